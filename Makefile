@@ -1,0 +1,42 @@
+# Every target sets up what it needs; nothing has to be installed before.
+.DEFAULT_GOAL := help
+.PHONY: help serve test check lint format lock clean
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+SHELL_SCRIPTS := entrypoint.sh .ci/run $(wildcard scripts/*)
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+serve: ## Start the proxy on port 3128, with cache and CA under var/
+	@scripts/bootstrap runtime
+	@exec scripts/serve $(ARGS)
+
+test: ## Run all tests; ARGS="-k word" selects some
+	@scripts/bootstrap dev
+	@scripts/test-packages
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: lint ## Lint and check the types
+	@$(BIN)/mypy --strict
+
+lint: ## Check style, format and shell scripts
+	@scripts/bootstrap dev
+	@scripts/test-packages
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@shellcheck $(SHELL_SCRIPTS)
+
+format: ## Format the code and repair what can be repaired
+	@scripts/bootstrap dev
+	@$(BIN)/ruff check --fix --exit-zero .
+	@$(BIN)/ruff format .
+
+lock: ## Pin new versions of all packages
+	@scripts/bootstrap dev
+	@scripts/lock
+
+clean: ## Remove the environment and the caches of tools; var/ (cache, CA) stays
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

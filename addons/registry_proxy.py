@@ -1,0 +1,53 @@
+"""The entry: `mitmdump -s addons/registry_proxy.py`.
+
+What happens to one pull, from `CONNECT` to the last byte:
+
+1. A container client opens `CONNECT quay.io:443`. `interception` decides: terminate TLS here, tunnel, or refuse. The
+    engine's `connect_layer` answers and, for an intercepted host, puts TLS with a leaf of our CA (`certificates`) and
+    our HTTP layer (`http_layer`) on the connection.
+2. Each request is classified once (`interception`, by `oci.endpoint`): which registry, which repository, which tag or
+    digest.
+3. A request to the proxy's own address is answered by `setup_responder`.
+4. A write is refused or streamed through by `push_bypass`.
+5. `auth_injector` adds the operator's credentials when the client brings none.
+6. `/v2/`, the first request of every pull, is answered by `ping`, also when the registry is down.
+7. A manifest is answered by `manifest_cache`: by digest for good, by tag for its tier's time, revalidated by HEAD,
+    stale in an outage.
+8. A blob is answered by `blob_cache`: from its file, or from the download that is filling it. `sender` moves the
+    bytes.
+9. What nobody answered goes to the registry through mitmproxy and streams back.
+10. `access_log` writes one line.
+
+The list below is that order. It is the order of every hook, responses too.
+"""
+
+from regproxy.engine.certificates import Certificates
+from regproxy.engine.sender import BodySender
+from regproxy.stack.access_log import AccessLog
+from regproxy.stack.auth_injector import AuthInjector
+from regproxy.stack.blob_cache import BlobCache
+from regproxy.stack.core import Core
+from regproxy.stack.interception import Interception
+from regproxy.stack.manifest_cache import ManifestCache
+from regproxy.stack.ping import RegistryPing
+from regproxy.stack.push_bypass import PushBypass
+from regproxy.stack.setup_responder import SetupResponder
+from regproxy.stack.startup import Startup
+
+_core = Core()
+_certificates = Certificates()
+_sender = BodySender()
+
+addons = [
+    Startup(_core, _certificates, _sender),
+    _certificates,
+    _sender,
+    Interception(_core),
+    SetupResponder(_core),
+    PushBypass(_core),
+    AuthInjector(_core),
+    RegistryPing(_core),
+    ManifestCache(_core),
+    BlobCache(_core),
+    AccessLog(),
+]

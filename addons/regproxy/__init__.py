@@ -1,0 +1,1 @@
+"""registry-proxy: a caching, credential-injecting, intercepting proxy for container registries."""

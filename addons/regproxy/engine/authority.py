@@ -1,0 +1,147 @@
+"""Our certificate authority: loaded from its two files, or made when there is none (contract section 1.7).
+
+A new one is ECDSA P-256, which mitmproxy's and every client's TLS verify and which makes a handshake about 1 ms
+cheaper than RSA 2048. An existing one may be RSA or EC, and its key encrypted with the predecessor's passphrase.
+"""
+
+import datetime as dt
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
+
+PREDECESSOR_PASSPHRASE = b"foobar"
+LIFETIME_DAYS = 825
+"""The longest lifetime that Apple's and the CA/Browser Forum's rules accept from a private authority."""
+
+type SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
+class AuthorityError(ValueError):
+    """The CA's files cannot be used; the text names the file and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """A CA certificate and its key."""
+
+    certificate: x509.Certificate
+    key: SigningKey
+    chain_pem: bytes
+    """The certificate file's bytes, as `/ca.crt` serves them."""
+
+    def __repr__(self) -> str:
+        """Show the subject only."""
+        return f"Authority({self.certificate.subject.rfc4514_string()})"
+
+
+def load_or_create(certificate_file: Path, key_file: Path, passphrase: str | None, now: dt.datetime) -> Authority:
+    """Return the authority in the two files; make one when neither file exists.
+
+    `passphrase` is tried before the predecessor's when the key is encrypted. Raises `AuthorityError`.
+    """
+    if certificate_file.exists():
+        return _load(certificate_file, key_file, passphrase)
+    if key_file.exists():
+        raise AuthorityError(
+            f"{key_file} exists but its certificate {certificate_file} does not: restore the certificate, or remove the key to get a new CA"
+        )
+    return _create(certificate_file, key_file, now)
+
+
+def _load(certificate_file: Path, key_file: Path, passphrase: str | None) -> Authority:
+    try:
+        chain_pem = certificate_file.read_bytes()
+        certificate = x509.load_pem_x509_certificate(chain_pem)
+    except (OSError, ValueError) as error:
+        raise AuthorityError(f"the CA certificate {certificate_file} cannot be read: {_reason(error)}") from None
+    try:
+        key_pem = key_file.read_bytes()
+    except FileNotFoundError:
+        raise AuthorityError(
+            f"the CA certificate {certificate_file} has no key: put it at {key_file}, or remove the certificate to get a new CA"
+        ) from None
+    except OSError as error:
+        raise AuthorityError(f"the CA key {key_file} cannot be read: {_reason(error)}") from None
+    key = _load_key(key_file, key_pem, passphrase)
+    if key.public_key() != certificate.public_key():
+        raise AuthorityError(f"the CA key {key_file} does not belong to the certificate {certificate_file}")
+    return Authority(certificate, key, chain_pem)
+
+
+def _load_key(key_file: Path, key_pem: bytes, passphrase: str | None) -> SigningKey:
+    attempts = [None, *([passphrase.encode()] if passphrase else []), PREDECESSOR_PASSPHRASE]
+    for attempt in attempts:
+        try:
+            key = serialization.load_pem_private_key(key_pem, password=attempt)
+        except (TypeError, ValueError):
+            continue  # TypeError: encrypted and no passphrase given, or the other way round
+        if isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
+            return key
+        raise AuthorityError(f"the CA key {key_file} is neither an EC nor an RSA key")
+    raise AuthorityError(
+        f"the CA key {key_file} cannot be decrypted: it is damaged, or set CERT_PASSWORD to its passphrase"
+    )
+
+
+def _create(certificate_file: Path, key_file: Path, now: dt.datetime) -> Authority:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"registry-proxy CA {now:%Y-%m-%d}")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=LIFETIME_DAYS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    chain_pem = certificate.public_bytes(serialization.Encoding.PEM)
+    key_pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    try:
+        certificate_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_new(key_file, key_pem, 0o600)
+        _write_new(certificate_file, chain_pem, 0o644)
+    except OSError as error:
+        raise AuthorityError(
+            f"a new CA cannot be written to {certificate_file.parent}: {_reason(error)}; make it writable once, or put ca.crt and ca.key there"
+        ) from None
+    return Authority(certificate, key, chain_pem)
+
+
+def _key_usage() -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=True,
+        crl_sign=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    """Create `path` whole or not at all, never readable by others in between."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
+    temporary.rename(path)
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)

@@ -1,0 +1,115 @@
+"""A leaf of our CA for every intercepted host, and one ready TLS context with it.
+
+mitmproxy converts certificate and key anew for every connection (14 % of a small request in a profile) and keeps
+leaves without a look at their expiry; here a host's context is made once and replaced before its leaf expires.
+"""
+
+import datetime as dt
+import ipaddress
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from mitmproxy import tls as mitmproxy_tls
+from OpenSSL import SSL
+
+from regproxy.engine.authority import Authority, SigningKey
+
+LEAF_LIFETIME = dt.timedelta(days=199)
+"""Under the 200 days that public rules allow from March 2026 on; some clients apply them to private authorities."""
+
+LEAF_RENEWAL = dt.timedelta(days=30)
+"""A leaf with less than this left is replaced by a new one at the next connection."""
+
+SSL_MODE_ENABLE_PARTIAL_WRITE = 0x1
+"""OpenSSL's constant (SSL_CTX_set_mode(3)), which pyOpenSSL does not name."""
+
+CONTEXTS = 1000
+"""Hosts whose context is kept; wildcards could otherwise make a client fill the memory with names. About 40 kB each."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    context: SSL.Context
+    renew_at: dt.datetime
+
+
+class Certificates:
+    """The addon that answers `tls_start_client` for connections the engine intercepts."""
+
+    name = "registry-certificates"
+
+    def __init__(self) -> None:
+        self.authority: Authority | None = None
+        self._key: SigningKey = ec.generate_private_key(ec.SECP256R1())
+        self._ready: OrderedDict[str, _Ready] = OrderedDict()
+
+    def tls_start_client(self, tls_start: mitmproxy_tls.TlsData) -> None:
+        """Give a new client connection its OpenSSL object."""
+        address = tls_start.context.server.address
+        if tls_start.ssl_conn is not None or self.authority is None or address is None:
+            return
+        tls_start.ssl_conn = SSL.Connection(self.context_for(address[0], dt.datetime.now(dt.UTC)))
+        tls_start.ssl_conn.set_accept_state()
+
+    def context_for(self, host: str, now: dt.datetime) -> SSL.Context:
+        """Return the TLS context for `host`, making or renewing its leaf if need be."""
+        ready = self._ready.get(host)
+        if ready is None or ready.renew_at <= now:
+            ready = self._make(host, now)
+            self._ready[host] = ready
+            if len(self._ready) > CONTEXTS:
+                self._ready.popitem(last=False)
+        self._ready.move_to_end(host)
+        return ready.context
+
+    def _make(self, host: str, now: dt.datetime) -> _Ready:
+        assert self.authority is not None
+        leaf = issue_leaf(self.authority, self._key, host, now)
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE)
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        # pyOpenSSL sets it: SSL_write would return after each record of 16 KiB, and take the GIL back.
+        context.clear_mode(SSL_MODE_ENABLE_PARTIAL_WRITE)
+        context.set_alpn_select_callback(_http_1_1)
+        context.use_certificate(leaf)
+        context.use_privatekey(self._key)
+        context.add_extra_chain_cert(self.authority.certificate)
+        return _Ready(context, leaf.not_valid_after_utc - LEAF_RENEWAL)
+
+
+def issue_leaf(authority: Authority, key: SigningKey, host: str, now: dt.datetime) -> x509.Certificate:
+    """Return a server certificate for `host` (a name or an IP literal), which does not outlive its authority."""
+    expires = min(now + LEAF_LIFETIME, authority.certificate.not_valid_after_utc)
+    return (
+        x509.CertificateBuilder()
+        # A common name holds 64 characters (RFC 5280 ub-common-name); clients read the alternative name only.
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])]))
+        .issuer_name(authority.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(expires)
+        .add_extension(x509.SubjectAlternativeName([_alternative_name(host)]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
+        .sign(authority.key, hashes.SHA256())
+    )
+
+
+def _alternative_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _http_1_1(_connection: SSL.Connection, offers: list[bytes]) -> bytes | Any:
+    """Choose HTTP/1.1: the sender writes bodies past HTTP's framing, which HTTP/2 does not allow."""
+    return b"http/1.1" if b"http/1.1" in offers else SSL.NO_OVERLAPPING_PROTOCOLS

@@ -1,0 +1,53 @@
+"""The client's TLS: mitmproxy's layer, which leaves its OpenSSL connection alone while a sender uses it.
+
+An OpenSSL connection must be used by one thread at a time. While a body is sent, another thread encrypts with it, so
+bytes that the client sends meanwhile (a pipelined request, a close) are kept and read when the sender is done.
+"""
+
+from mitmproxy.proxy import context, events, layer
+from mitmproxy.proxy.layers.tls import ClientTLSLayer
+
+
+class InterceptedTlsLayer(ClientTLSLayer):
+    """TLS with a client, ended with a leaf of our CA."""
+
+    def __init__(self, layer_context: context.Context) -> None:
+        super().__init__(layer_context)
+        self._lent = False
+        self._held_data: list[bytes] = []
+        self._held_close = False
+
+    def lend(self) -> None:
+        """Give the OpenSSL connection to a sender; until `give_back` this layer does not touch it."""
+        self._lent = True
+
+    def give_back(self) -> None:
+        """Take the OpenSSL connection back; what the client sent meanwhile is read at the next event."""
+        self._lent = False
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        yield from super()._handle_event(event)
+        if not self._lent and (self._held_data or self._held_close):
+            yield from self._catch_up()
+
+    def _catch_up(self) -> layer.CommandGenerator[None]:
+        held, self._held_data = b"".join(self._held_data), []
+        closed, self._held_close = self._held_close, False
+        if held:
+            yield from super().receive_data(held)
+        if closed:
+            yield from super().receive_close()
+
+    def receive_data(self, data: bytes) -> layer.CommandGenerator[None]:
+        """Decrypt what the client sent, or keep it while the connection is lent."""
+        if self._lent:
+            self._held_data.append(data)
+        else:
+            yield from super().receive_data(data)
+
+    def receive_close(self) -> layer.CommandGenerator[None]:
+        """Pass the client's close on, or keep it while the connection is lent."""
+        if self._lent:
+            self._held_close = True
+        else:
+            yield from super().receive_close()

@@ -1,0 +1,175 @@
+"""CONNECT, answered by one small layer of our own.
+
+mitmproxy would build a whole HTTP stream for the CONNECT request, through which every later byte of the connection
+passes. This layer reads the request head, asks the stack what to do (`registry_connect`), answers, and steps aside
+for its child: TLS with a leaf of our CA and our HTTP layer for an intercepted host, an untouched TCP tunnel for any
+other.
+"""
+
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from mitmproxy import connection, http
+from mitmproxy.net.http import http1, status_codes
+from mitmproxy.net.tls import starts_like_tls_record
+from mitmproxy.proxy import commands, context, events, layer
+from mitmproxy.proxy.layers import TCPLayer
+from mitmproxy.proxy.layers.http import HTTPMode
+
+from regproxy.engine.client_tls import InterceptedTlsLayer
+from regproxy.engine.http_layer import RegistryHttpLayer
+
+HEAD_LIMIT_BYTES = 16 * 1024
+"""A CONNECT head is a few hundred bytes; nginx allows 32 KiB of headers, Go's servers 1 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intercept:
+    """Terminate TLS here and read the requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """Connect to the first address that answers, and pass the bytes on untouched."""
+
+    addresses: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Do not connect."""
+
+    status: int
+    reason: str
+    """One sentence for the client, with the remedy."""
+
+
+type Verdict = Intercept | Tunnel | Refuse
+
+
+@dataclass
+class ConnectRequest:
+    """A client's CONNECT; the stack sets the verdict."""
+
+    client: connection.Client
+    host: str
+    port: int
+    request: http.Request
+    verdict: Verdict = field(
+        default_factory=lambda: Refuse(503, "the proxy is not ready: no addon decides about CONNECT")
+    )
+
+
+@dataclass
+class RegistryConnectHook(commands.StartHook):
+    """A client asks for a tunnel: set `connect.verdict`."""
+
+    connect: ConnectRequest
+
+
+class TunnelServer(connection.Server):
+    """The far end of a tunnel, at an address that the stack has checked already."""
+
+
+class ConnectLayer(layer.Layer):
+    """The start of a proxied connection: `context.layers` is [HttpProxy, ConnectLayer]."""
+
+    def __init__(self, layer_context: context.Context) -> None:
+        super().__init__(layer_context)
+        self._received = bytearray()
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        match event:
+            case events.DataReceived():
+                self._received += event.data
+                yield from self._read_head()
+            case events.ConnectionClosed():
+                yield commands.CloseConnection(self.context.client)
+            case _:
+                pass
+
+    def _read_head(self) -> layer.CommandGenerator[None]:
+        head, end_of_head, rest = self._received.partition(b"\r\n\r\n")
+        if not end_of_head:
+            if len(self._received) > HEAD_LIMIT_BYTES:
+                yield from self._refuse(431, f"the request's head is larger than {HEAD_LIMIT_BYTES} bytes")
+            return
+        try:
+            request = http1.read_request_head(bytes(head).split(b"\r\n"))
+        except ValueError as error:
+            yield from self._refuse(400, f"the CONNECT request cannot be read: {error}")
+            return
+        self._received = bytearray(rest)
+        connect = ConnectRequest(self.context.client, request.host, request.port, request)
+        yield RegistryConnectHook(connect)
+        match connect.verdict:
+            case Intercept():
+                yield from self._intercept(connect)
+            case Tunnel(addresses):
+                yield from self._tunnel(connect, addresses)
+            case Refuse(status, reason):
+                yield from self._refuse(status, reason)
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _intercept(self, connect: ConnectRequest) -> layer.CommandGenerator[None]:
+        self.context.server.address = (connect.host, connect.port)
+        yield commands.SendData(self.context.client, b"HTTP/1.1 200 Connection established\r\n\r\n")
+        self._handle_event = self._first_bytes  # type: ignore[method-assign]
+        yield from self._first_bytes(events.DataReceived(self.context.client, b""))
+
+    def _first_bytes(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Tell TLS from plain HTTP by the first bytes inside the tunnel (a `http://` registry may be reached through
+        CONNECT).
+        """
+        match event:
+            case events.DataReceived():
+                self._received += event.data
+            case events.ConnectionClosed():
+                yield commands.CloseConnection(self.context.client)
+                return
+            case _:
+                return
+        received = bytes(self._received)
+        if len(received) < 3:
+            return
+        child: layer.Layer
+        if starts_like_tls_record(received):
+            self.context.server.tls = True
+            child = InterceptedTlsLayer(self.context)
+            child.child_layer = RegistryHttpLayer(self.context, HTTPMode.transparent)
+        else:
+            child = RegistryHttpLayer(self.context, HTTPMode.transparent)
+        yield from self._step_aside(child)
+
+    def _tunnel(self, connect: ConnectRequest, addresses: tuple[tuple[str, int], ...]) -> layer.CommandGenerator[None]:
+        failure: str | None = "the name has no address"
+        for address in addresses:
+            self.context.server = TunnelServer(address=address)
+            failure = yield commands.OpenConnection(self.context.server)
+            if failure is None:
+                break
+        if failure is not None:
+            yield from self._refuse(502, f"cannot connect to {connect.host}:{connect.port}: {failure}")
+            return
+        yield commands.SendData(self.context.client, b"HTTP/1.1 200 Connection established\r\n\r\n")
+        yield from self._step_aside(TCPLayer(self.context, ignore=True))
+
+    def _step_aside(self, child: layer.Layer) -> layer.CommandGenerator[None]:
+        """From now on every event goes straight to `child`."""
+        early = bytes(self._received)
+        self._received.clear()
+        self.handle_event = child.handle_event  # type: ignore[method-assign]
+        self._handle_event = child.handle_event  # type: ignore[method-assign]
+        yield from child.handle_event(events.Start())
+        if early:
+            yield from child.handle_event(events.DataReceived(self.context.client, early))
+
+    def _refuse(self, status: int, reason: str) -> layer.CommandGenerator[None]:
+        body = f"registry-proxy: {reason}\n".encode()
+        head = (
+            f"HTTP/1.1 {status} {status_codes.RESPONSES.get(status, '')}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        yield commands.SendData(self.context.client, head.encode() + body)
+        yield commands.CloseConnection(self.context.client)

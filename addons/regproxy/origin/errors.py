@@ -1,0 +1,38 @@
+"""How a request to an upstream can fail."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from regproxy.policy.freshness import UpstreamFailure
+
+
+class UpstreamUnavailable(Exception):  # noqa: N818 - the state of the upstream, as the caller will report it
+    """The upstream gave no answer that counts: the caller may serve what it has."""
+
+    def __init__(self, reason: str, failure: UpstreamFailure) -> None:
+        super().__init__(reason)
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer of an upstream, its body read."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Case-insensitive."""
+    body: bytes
+    origin: str
+    """Scheme, host and port that answered, after redirects."""
+
+
+class UpstreamRefused(Exception):  # noqa: N818 - the registry's decision, not an error of ours
+    """The upstream answered with something other than the content: the client gets its answer."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"{answer.origin} answered {answer.status}")
+        self.answer = answer
+
+
+class AnswerTooLarge(Exception):  # noqa: N818 - names the answer
+    """An answer that must fit into memory does not; `limit_bytes` is in the message."""

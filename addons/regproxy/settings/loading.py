@@ -1,0 +1,189 @@
+"""From raw texts to `Settings`: every variable is parsed once, and all problems are told at once.
+
+Numbers, sizes, times, ports and paths that cannot be read are errors. What the predecessor only stumbled over (a
+malformed login, host or pattern in its lists, a boolean in other words) is a warning, so that a set-up that worked
+with it starts here. Whether the port is free or a directory can be written is `preflight`'s question, not asked here.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from regproxy.policy.credentials import Credential
+from regproxy.policy.interception import HostPattern, is_intercepted
+from regproxy.policy.mappings import UpstreamMapping
+from regproxy.policy.tiers import Tier, TierName
+from regproxy.settings import grammar
+from regproxy.settings.credentials import (
+    CredentialEntryError,
+    parse_credential_list,
+    parse_yaml_credential,
+    refuse_second_login,
+)
+from regproxy.settings.model import Settings, SettingsError
+from regproxy.settings.sources import Raw, Sources, read_sources
+from regproxy.settings.table import BY_VARIABLE
+
+_HTTPS_PORT = 443
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Return the settings of the environment and of the YAML file that CONFIG_FILE names.
+
+    Raises SettingsError, which has one line for each value that cannot be used.
+    """
+    reader = _Reader(read_sources(environ))
+    settings = reader.settings()
+    if reader.errors:
+        raise SettingsError(reader.errors)
+    return settings
+
+
+class _Reader:
+    """Parses one variable after another and collects what is wrong; after an error it goes on with the default."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self.errors: list[str] = []
+        self._warnings: list[str] = []
+
+    def settings(self) -> Settings:
+        """Return the settings; they are worth something only if there is no error."""
+        ca_directory = self._path("CA_DIRECTORY")
+        credentials = self._credentials()
+        return Settings(
+            listen_host=self._value("LISTEN_HOST", grammar.parse_listen_host),
+            listen_port=self._value("LISTEN_PORT", grammar.parse_port),
+            cache_directory=self._path("CACHE_DIRECTORY"),
+            ca_directory=ca_directory,
+            ca_certificate_file=self._optional_path("CA_CRT_FILE") or ca_directory / "ca.crt",
+            ca_key_file=self._optional_path("CA_KEY_FILE") or ca_directory / "ca.key",
+            # Not unquoted: the predecessor's fork gave it to openssl as it is.
+            cert_password=self._value("CERT_PASSWORD", str, unquote=False),
+            cache_max_size_bytes=self._value("CACHE_MAX_SIZE", grammar.parse_size_bytes),
+            cache_inactive_s=self._time_s("CACHE_INACTIVE"),
+            registries=self._registries(credentials),
+            credentials=credentials,
+            verify_ssl=self._flag("VERIFY_SSL"),
+            upstream_ca_file=self._optional_path("UPSTREAM_CA_FILE"),
+            trusted_hosts=self._list("TRUSTED_HOSTS", _parse_host, self.errors),
+            upstream_mappings=self._list("UPSTREAM_MAPPINGS", UpstreamMapping.parse, self.errors),
+            disable_ipv6=self._flag("DISABLE_IPV6"),
+            enable_manifest_cache=self._flag("ENABLE_MANIFEST_CACHE"),
+            tiers=self._tiers(),
+            allow_push=self._flag("ALLOW_PUSH"),
+            send_timeout_s=self._time_s("SEND_TIMEOUT"),
+            client_body_timeout_s=self._time_s("CLIENT_BODY_TIMEOUT"),
+            client_header_timeout_s=self._time_s("CLIENT_HEADER_TIMEOUT"),
+            keepalive_timeout_s=self._time_s("KEEPALIVE_TIMEOUT"),
+            proxy_connect_timeout_s=self._time_s("PROXY_CONNECT_TIMEOUT"),
+            proxy_send_timeout_s=self._time_s("PROXY_SEND_TIMEOUT"),
+            proxy_read_timeout_s=self._time_s("PROXY_READ_TIMEOUT"),
+            proxy_connect_connect_timeout_s=self._time_s("PROXY_CONNECT_CONNECT_TIMEOUT"),
+            proxy_connect_read_timeout_s=self._time_s("PROXY_CONNECT_READ_TIMEOUT"),
+            debug=self._flag("DEBUG"),
+            debug_hub=self._flag("DEBUG_HUB"),
+            debug_nginx=self._flag("DEBUG_NGINX"),
+            warnings=tuple(self._warnings),
+        )
+
+    def _value[T](self, variable: str, parse: Callable[[str], T], *, unquote: bool = True) -> T:
+        raw = self._sources.get(variable)
+        try:
+            return parse(grammar.strip_quotes(raw.text) if unquote else raw.text)
+        except ValueError as error:
+            self.errors.append(raw.problem(str(error)))
+        return parse(BY_VARIABLE[variable].default)
+
+    def _time_s(self, variable: str) -> float:
+        return self._value(variable, grammar.parse_duration_s)
+
+    def _path(self, variable: str) -> Path:
+        return self._value(variable, grammar.parse_path)
+
+    def _optional_path(self, variable: str) -> Path | None:
+        return self._value(variable, lambda text: grammar.parse_path(text) if text else None)
+
+    def _flag(self, variable: str) -> bool:
+        text = self._value(variable, str)
+        if not grammar.is_boolean(text):
+            consequence = "upstream certificates are NOT verified" if variable == "VERIFY_SSL" else "read as false"
+            self._warnings.append(self._sources.get(variable).problem(f"neither true nor false: {consequence}"))
+        return grammar.is_true(text)
+
+    def _list[T](self, variable: str, parse: Callable[[str], T], complaints: list[str]) -> tuple[T, ...]:
+        """Return what can be parsed of a list; each other entry adds a line to `complaints`."""
+        raw = self._sources.get(variable)
+        try:
+            words = raw.words
+        except ValueError as error:
+            self.errors.append(raw.problem(str(error)))
+            return ()
+        parsed: list[T] = []
+        for number, word in enumerate(words, start=1):
+            try:
+                parsed.append(parse(word))
+            except ValueError as error:
+                complaints.append(f"{raw.label}: entry {number} cannot be used: {_reason(word, error)}")
+        return tuple(dict.fromkeys(parsed))
+
+    def _registries(self, credentials: tuple[Credential, ...]) -> tuple[HostPattern, ...]:
+        """Return REGISTRIES and the hosts of logins: a login of a host that is only tunnelled could not be used."""
+        patterns = list(self._list("REGISTRIES", _parse_host, self._warnings))
+        for credential in credentials:
+            if not is_intercepted(credential.host, credential.port or _HTTPS_PORT, patterns):
+                patterns.append(HostPattern(credential.host, credential.port))
+        return tuple(patterns)
+
+    def _credentials(self) -> tuple[Credential, ...]:
+        raw = self._sources.get("AUTH_REGISTRIES")
+        if not isinstance(raw.value, str):
+            return self._yaml_credentials(raw, raw.value)
+        list_delimiter = self._value("AUTH_REGISTRIES_DELIMITER", str, unquote=False)
+        field_delimiter = self._value("AUTH_REGISTRY_DELIMITER", str, unquote=False)
+        credentials, warnings = parse_credential_list(raw.value, list_delimiter, field_delimiter)
+        self._warnings.extend(warnings)
+        return credentials
+
+    def _yaml_credentials(self, raw: Raw, entries: tuple[object, ...]) -> tuple[Credential, ...]:
+        directory = self._sources.yaml_path.parent if self._sources.yaml_path else Path()
+        credentials: list[Credential] = []
+        for number, entry in enumerate(entries, start=1):
+            try:
+                credential = parse_yaml_credential(entry, directory)
+                refuse_second_login(credential, credentials)
+            except CredentialEntryError as error:
+                self.errors.append(raw.problem(f"entry {number} cannot be used: {error}"))
+                continue
+            credentials.append(credential)
+        return tuple(credentials)
+
+    def _tiers(self) -> tuple[Tier, ...]:
+        default = Tier(name="default", pattern=None, lifetime_s=self._time_s("MANIFEST_CACHE_DEFAULT_TIME"))
+        named = (self._tier("primary"), self._tier("secondary"))
+        return (*(tier for tier in named if tier is not None), default)
+
+    def _tier(self, name: TierName) -> Tier | None:
+        """Return the tier, or None if its pattern is empty or cannot be used."""
+        lifetime_s = self._time_s(f"MANIFEST_CACHE_{name.upper()}_TIME")
+        variable = f"MANIFEST_CACHE_{name.upper()}_REGEX"
+        text = self._value(variable, str)
+        if not text:
+            return None
+        try:
+            return Tier.from_expression(name, text, lifetime_s)
+        except ValueError as error:
+            self._warnings.append(self._sources.get(variable).problem(f"the tier is ignored: {error}"))
+        return None
+
+
+def _parse_host(text: str) -> HostPattern:
+    """Return the pattern of one word; `https://` and slashes at the end are habits without a meaning."""
+    bare = text.rstrip("/")
+    return HostPattern.parse(bare[len("https://") :] if bare.lower().startswith("https://") else bare)
+
+
+def _reason(word: str, error: ValueError) -> str:
+    """Return why a host or a mapping cannot be used, without a login that was written into it."""
+    if "@" in word:
+        return "it has a user name or password, which belongs in AUTH_REGISTRIES"
+    return str(error)

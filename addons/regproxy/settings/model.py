@@ -1,0 +1,83 @@
+"""The result of reading the settings: one frozen, typed object, and the error that lists what is wrong with them.
+
+Defaults are not repeated here: `load_settings({})` is the default object, made from `table`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from regproxy.policy.credentials import Credential
+from regproxy.policy.interception import HostPattern
+from regproxy.policy.mappings import UpstreamMapping
+from regproxy.policy.tiers import Tier
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used: `problems` has one line each, which names the variable, its value and the reason.
+
+    The value of a secret is never part of a line.
+    """
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems: tuple[str, ...] = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the operator asked for, checked and in the units of the code."""
+
+    listen_host: str
+    """Address to listen on; empty means every address of the machine."""
+    listen_port: int
+    cache_directory: Path
+    ca_directory: Path
+    ca_certificate_file: Path
+    ca_key_file: Path
+    cert_password: str = field(repr=False)
+    """Passphrase of an encrypted CA key; empty means none was given."""
+    cache_max_size_bytes: int
+    cache_inactive_s: float
+    """Content that was not read for so long is removed."""
+    registries: tuple[HostPattern, ...]
+    """Hosts to intercept besides the built-in ones; the hosts of `credentials` are among them."""
+    credentials: tuple[Credential, ...]
+    verify_ssl: bool
+    upstream_ca_file: Path | None
+    """PEM bundle of authorities that upstreams may use besides the system's."""
+    trusted_hosts: tuple[HostPattern, ...]
+    """Hosts that redirects and token realms may name although they resolve to a private or loopback address."""
+    upstream_mappings: tuple[UpstreamMapping, ...]
+    disable_ipv6: bool
+    """True: upstreams are reached by IPv4 only."""
+    enable_manifest_cache: bool
+    tiers: tuple[Tier, ...]
+    """Tag tiers in the order in which they are tried; the last one, `default`, takes every tag."""
+    allow_push: bool
+    send_timeout_s: float
+    """Longest pause between two writes to a client."""
+    client_body_timeout_s: float
+    """Longest pause between two reads of a request body."""
+    client_header_timeout_s: float
+    """Longest time for a request head to arrive."""
+    keepalive_timeout_s: float
+    """Longest time a client's connection may stay without a request."""
+    proxy_connect_timeout_s: float
+    """Longest time to connect to an upstream."""
+    proxy_send_timeout_s: float
+    """Longest pause between two writes to an upstream."""
+    proxy_read_timeout_s: float
+    """Longest pause between two reads from an upstream: an idle limit, not a limit of the whole answer."""
+    proxy_connect_connect_timeout_s: float
+    """Longest time to connect for a blind tunnel."""
+    proxy_connect_read_timeout_s: float
+    """Longest silence in a blind tunnel."""
+    debug: bool
+    """True: the web interface runs on port 8081."""
+    debug_hub: bool
+    """True: upstream requests are logged or shown."""
+    debug_nginx: bool
+    """True: our own log level is DEBUG (the name is the predecessor's)."""
+    warnings: tuple[str, ...]
+    """One line for each setting that was read with doubt; no line contains a secret."""

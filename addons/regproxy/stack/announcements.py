@@ -1,0 +1,19 @@
+"""What the proxy says of itself while it runs: lines of level INFO and below, on standard error.
+
+Warnings and errors are printed by mitmproxy. Its own INFO lines (a connect and a disconnect for each connection) stay off.
+"""
+
+import logging
+import sys
+
+
+def announce(*, debug: bool) -> None:
+    """Print the package's INFO lines, and its DEBUG lines if `debug`. A second call changes the level only."""
+    logger = logging.getLogger("regproxy")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.addFilter(lambda record: record.levelno < logging.WARNING)
+        handler.setFormatter(logging.Formatter("registry-proxy: %(message)s"))
+        logger.addHandler(handler)
+    for handler in logger.handlers:
+        handler.setLevel(logging.DEBUG if debug else logging.INFO)

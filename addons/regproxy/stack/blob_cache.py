@@ -1,0 +1,137 @@
+"""Blobs: a hit is a file; a miss is one download that everyone who asks shares while it runs.
+
+A blob's digest is its name and its proof, so a stored one never changes and is never revalidated.
+"""
+
+import logging
+import os
+
+from mitmproxy import http
+
+from regproxy.engine.bodies import FileBody, attach
+from regproxy.oci.digest import Digest
+from regproxy.oci.endpoint import Blob
+from regproxy.oci.errors import ErrorCode
+from regproxy.oci.ranges import (
+    ByteRange,
+    Unsatisfiable,
+    WholeBody,
+    content_range,
+    if_range_matches,
+    parse_range,
+    unsatisfied_content_range,
+)
+from regproxy.origin.blobs import fill
+from regproxy.origin.client import UpstreamRequest
+from regproxy.origin.errors import UpstreamRefused, UpstreamUnavailable
+from regproxy.stack.answers import answer, content_fields, oci_error, relay
+from regproxy.stack.core import Core
+from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
+from regproxy.stack.upstream_requests import content_request
+from regproxy.store.errors import IngestFailed, StoreError
+from regproxy.store.ingest import Ingest
+
+logger = logging.getLogger(__name__)
+
+BLOB_MEDIA_TYPE = "application/octet-stream"
+"""The registry knows no better: a blob's media type stands in the manifest that names it."""
+
+OTHERS_REFUSALS = 3
+"""How often someone else's refused download is followed by an attempt with this client's own authorization."""
+
+
+class BlobCache:
+    """Answers GET and HEAD of blobs by digest."""
+
+    name = "registry-blob-cache"
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        """Answer from the store, or from a download that fills it; a store that fails leaves the request to the
+        upstream.
+        """
+        exchange = unanswered(flow)
+        if exchange is None or exchange.cache_status is CacheStatus.BYPASS:
+            return
+        match exchange.endpoint:
+            case Blob() as blob if flow.request.method in ("GET", "HEAD"):
+                try:
+                    await self._answer(flow, exchange, blob)
+                except IngestFailed as error:
+                    exchange.error = str(error)
+                    flow.response = oci_error(502, ErrorCode.UNAVAILABLE, str(error))
+                except StoreError as error:
+                    exchange.cache_status, exchange.error = CacheStatus.BYPASS, str(error)
+                    self._core.store_failed(error)
+            case _:
+                pass
+
+    async def _answer(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> None:
+        stored = self._core.store.open_content(blob.digest)
+        if stored is not None:
+            exchange.cache_status = CacheStatus.HIT
+            self._core.store_worked()
+            with stored:
+                respond(flow, blob.digest, FileBody(os.dup(stored.fileno()), 0, stored.size_bytes))
+        elif flow.request.method == "HEAD":
+            # Left to the registry: its HEAD and GET lead to URLs that are signed apart, and some storage answers no HEAD at all.
+            exchange.cache_status = CacheStatus.MISS
+        else:
+            exchange.cache_status = CacheStatus.MISS
+            await self._download(flow, exchange, blob)
+
+    async def _download(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> None:
+        """Join the running download of this digest, or start it."""
+        request = content_request("GET", flow, exchange, blob)
+        for _ in range(OTHERS_REFUSALS):
+            ours = False
+
+            async def fetch(ingest: Ingest, request: UpstreamRequest = request) -> None:
+                nonlocal ours
+                ours = True
+                await fill(ingest, request, self._core.upstream)
+
+            ingest = self._core.store.join_or_start(blob.digest, fetch)
+            try:
+                size_bytes = await ingest.size()
+            except UpstreamRefused as error:
+                if not ours:
+                    continue  # refused to someone else, of another repository perhaps: that says nothing about this client
+                exchange.error = str(error)
+                flow.response = relay(error.answer, head=False)
+            except UpstreamUnavailable as error:
+                exchange.error = str(error)
+                flow.response = oci_error(502, ErrorCode.UNAVAILABLE, str(error))
+            else:
+                respond(flow, blob.digest, FileBody(ingest.open(), 0, size_bytes, ingest.released))
+            return
+        flow.response = oci_error(
+            503, ErrorCode.UNAVAILABLE, f"{blob.digest} was refused to others who asked first; try again"
+        )
+
+
+def respond(flow: http.HTTPFlow, digest: Digest, body: FileBody) -> None:
+    """Answer with a file, or the part of it that the request's Range names (RFC 9110 section 14)."""
+    size_bytes = body.end
+    fields = content_fields(digest, BLOB_MEDIA_TYPE) | {"Accept-Ranges": "bytes"}
+    wanted = parse_range(flow.request.headers.get("range"), size_bytes)
+    if not if_range_matches(flow.request.headers.get("if-range"), fields["ETag"]):
+        wanted = WholeBody()
+    match wanted:
+        case Unsatisfiable():
+            body.close()
+            fields["Content-Range"] = unsatisfied_content_range(size_bytes)
+            flow.response = answer(416, fields)
+            return
+        case ByteRange() as part:
+            fields["Content-Range"] = content_range(part, size_bytes)
+            body.start, body.end, status = part.start, part.end_inclusive + 1, 206
+        case WholeBody():
+            status = 200
+    flow.response = answer(status, fields, length_bytes=body.length_bytes)
+    if flow.request.method == "HEAD" or body.length_bytes == 0:
+        body.close()
+    else:
+        attach(flow, body)

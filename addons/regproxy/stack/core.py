@@ -1,0 +1,74 @@
+"""What the addons of the stack share: settings, store, upstream client, authority."""
+
+import logging
+
+from regproxy.engine.authority import Authority
+from regproxy.origin.client import Upstream
+from regproxy.settings import Settings
+from regproxy.store.content import Store
+from regproxy.store.errors import StoreError
+
+logger = logging.getLogger(__name__)
+
+
+class Core:
+    """Filled by `startup` before the first request; `ready` says so.
+
+    Reading a part before it is there is a programming error and raises AssertionError.
+    """
+
+    def __init__(self) -> None:
+        self._settings: Settings | None = None
+        self._store: Store | None = None
+        self._upstream: Upstream | None = None
+        self._authority: Authority | None = None
+        self._store_failed = False
+
+    def configure(self, settings: Settings) -> None:
+        """Set what was asked for."""
+        self._settings = settings
+
+    def start(self, store: Store, upstream: Upstream, authority: Authority) -> None:
+        """Set what was opened: from now on requests can be answered."""
+        self._store, self._upstream, self._authority = store, upstream, authority
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be answered."""
+        return self._store is not None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings."""
+        assert self._settings is not None
+        return self._settings
+
+    @property
+    def store(self) -> Store:
+        """The store."""
+        assert self._store is not None
+        return self._store
+
+    @property
+    def upstream(self) -> Upstream:
+        """The upstream client."""
+        assert self._upstream is not None
+        return self._upstream
+
+    @property
+    def authority(self) -> Authority:
+        """Our CA."""
+        assert self._authority is not None
+        return self._authority
+
+    def store_failed(self, error: StoreError | OSError) -> None:
+        """Say once, loudly, that the store does not work; the pulls go on without it."""
+        level = logging.DEBUG if self._store_failed else logging.ERROR
+        self._store_failed = True
+        logger.log(level, "the cache does not work, pulls go on without it: %s", error)
+
+    def store_worked(self) -> None:
+        """Say once that the store works again."""
+        if self._store_failed:
+            self._store_failed = False
+            logger.warning("the cache works again")

@@ -1,0 +1,64 @@
+"""What the stack knows of one request to a registry, and how it was answered."""
+
+import weakref
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from mitmproxy import http
+
+from regproxy.oci.endpoint import Endpoint
+from regproxy.oci.names import Registry
+from regproxy.policy.tiers import RequestClass
+
+
+class CacheStatus(StrEnum):
+    """nginx's `$upstream_cache_status`, with nginx's meanings."""
+
+    NONE = ""
+    """The cache has no part in this request."""
+    HIT = "HIT"
+    MISS = "MISS"
+    EXPIRED = "EXPIRED"
+    """The time was up and the upstream gave a new answer."""
+    REVALIDATED = "REVALIDATED"
+    """The time was up and the upstream confirmed the stored answer."""
+    STALE = "STALE"
+    """The time was up, the upstream gave no answer, and the stored one was served."""
+    BYPASS = "BYPASS"
+    """The cache was not asked, on purpose."""
+
+
+@dataclass
+class Exchange:
+    """One request to a registry, through either door, and its answer as it comes about."""
+
+    registry: Registry
+    scheme: str
+    """`https`, or `http` for a registry that the operator listed so."""
+    endpoint: Endpoint
+    request_class: RequestClass
+    authorization: str | None = field(default=None, repr=False)
+    """What is sent upstream: the client's own, or the operator's."""
+    cache_status: CacheStatus = CacheStatus.NONE
+    error: str | None = None
+    """Why the answer is not the one hoped for, in words."""
+
+
+_exchanges: weakref.WeakKeyDictionary[http.HTTPFlow, Exchange] = weakref.WeakKeyDictionary()
+
+
+def begin(flow: http.HTTPFlow, exchange: Exchange) -> None:
+    """Remember what is known of a flow's request."""
+    _exchanges[flow] = exchange
+
+
+def exchange_of(flow: http.HTTPFlow) -> Exchange | None:
+    """Return what is known of a flow; None when it is not a request to a registry."""
+    return _exchanges.get(flow)
+
+
+def unanswered(flow: http.HTTPFlow) -> Exchange | None:
+    """Return the exchange of a live flow that nobody has answered yet, else None."""
+    if flow.response is not None or flow.error is not None or not flow.live:
+        return None
+    return _exchanges.get(flow)

@@ -1,0 +1,71 @@
+"""Manifests: by digest for good, by tag for as long as the tag's tier says (contract section 1.4).
+
+The adapter between a flow and `manifests.ManifestSource`, which knows when to ask the registry.
+"""
+
+from mitmproxy import http
+
+from regproxy.oci.digest import Digest
+from regproxy.oci.endpoint import Manifest
+from regproxy.oci.errors import ErrorCode
+from regproxy.oci.media_types import accepted_manifest_types
+from regproxy.policy.tiers import tag_lifetime_s
+from regproxy.stack.answers import answer, oci_error
+from regproxy.stack.core import Core
+from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
+from regproxy.stack.manifests import ManifestSource, Pull, Unobtainable
+from regproxy.stack.upstream_requests import content_request
+
+STALE_WARNING = '299 - "registry-proxy: the registry gave no answer, this is the last good one"'
+"""distribution-spec, "Warnings": a registry may say so, and clients may show it."""
+
+
+class ManifestCache:
+    """Answers GET and HEAD of manifests."""
+
+    name = "registry-manifest-cache"
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._source = ManifestSource(core)
+
+    async def request(self, flow: http.HTTPFlow) -> None:
+        """Answer from the store or the registry, whichever is right now."""
+        exchange = unanswered(flow)
+        if exchange is None or exchange.cache_status is CacheStatus.BYPASS:
+            return
+        match exchange.endpoint:
+            case Manifest() as manifest if flow.request.method in ("GET", "HEAD"):
+                try:
+                    served = await self._source.serve(self._pull(flow, exchange, manifest))
+                except Unobtainable as error:
+                    exchange.error = str(error)
+                    flow.response = oci_error(error.status, ErrorCode.UNAVAILABLE, str(error))
+                    return
+                exchange.cache_status, exchange.error = served.cache_status, served.reason
+                fields = served.fields | (
+                    {"Warning": STALE_WARNING} if served.cache_status is CacheStatus.STALE else {}
+                )
+                flow.response = answer(served.status, fields, served.body, length_bytes=served.length_bytes)
+            case _:
+                pass
+
+    def _pull(self, flow: http.HTTPFlow, exchange: Exchange, manifest: Manifest) -> Pull:
+        settings = self._core.settings
+        lifetime_s = (
+            float("inf")
+            if isinstance(manifest.reference, Digest)
+            else tag_lifetime_s(
+                manifest.reference, settings.tiers, caching_enabled=settings.enable_manifest_cache
+            )
+        )
+        no_cache = "no-cache" in flow.request.headers.get("cache-control", "").lower()
+        return Pull(
+            registry=exchange.registry,
+            manifest=manifest,
+            accepted=accepted_manifest_types(flow.request.headers.get_all("accept")),
+            head=flow.request.method == "HEAD",
+            lifetime_s=0.0 if no_cache else lifetime_s,
+            get_request=content_request("GET", flow, exchange, manifest),
+            head_request=content_request("HEAD", flow, exchange, manifest),
+        )

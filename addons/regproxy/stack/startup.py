@@ -1,0 +1,150 @@
+"""Reads the settings, sets mitmproxy up for this job, opens what the stack needs, and closes it again.
+
+An error here ends the process: mitmproxy exits when something is logged at ERROR level before it has started, so a
+proxy without its stack cannot come to be.
+"""
+
+import datetime as dt
+import logging
+import os
+import sys
+
+from mitmproxy import ctx, exceptions
+from mitmproxy.addonmanager import Loader
+from mitmproxy.utils import asyncio_utils
+
+from regproxy.engine.authority import AuthorityError, load_or_create
+from regproxy.engine.certificates import Certificates
+from regproxy.engine.sender import BodySender
+from regproxy.origin.client import Upstream, UpstreamOptions
+from regproxy.settings import Settings, SettingsError, load_settings
+from regproxy.stack.announcements import announce
+from regproxy.stack.core import Core
+from regproxy.store.content import Store
+from regproxy.store.errors import StoreError
+
+logger = logging.getLogger(__name__)
+
+SYSTEM_CA_DIRECTORY = "/etc/ssl/certs"
+"""Where Debian, Alpine and SUSE keep the system's authorities by hash."""
+
+
+class Startup:
+    """The first addon of the stack."""
+
+    name = "registry-startup"
+
+    def __init__(self, core: Core, certificates: Certificates, sender: BodySender) -> None:
+        self._core = core
+        self._certificates = certificates
+        self._sender = sender
+
+    def load(self, loader: Loader) -> None:
+        """Read the settings and set mitmproxy's options from them."""
+        del loader  # no options of our own: an unparsable one would start a bare proxy without a word
+        try:
+            settings = load_settings(os.environ)
+        except SettingsError as error:
+            raise exceptions.OptionsError("; ".join(error.problems)) from None
+        announce(debug=settings.debug_nginx)
+        self._core.configure(settings)
+        ctx.options.update(**mitmproxy_options(settings))
+
+    def running(self) -> None:
+        """Open CA, store and upstream client; the proxy is ready afterwards."""
+        misspelt = sorted(key for key in ctx.options.deferred if key.startswith("registry"))
+        if misspelt:
+            logger.error(
+                "%s: the proxy's settings are environment variables or CONFIG_FILE, not mitmproxy options", misspelt
+            )
+            return
+        settings = self._core.settings
+        try:
+            authority = load_or_create(
+                settings.ca_certificate_file,
+                settings.ca_key_file,
+                settings.cert_password or None,
+                dt.datetime.now(dt.UTC),
+            )
+            upstream = Upstream(upstream_options(settings))
+            upstream.open()
+            store = Store(settings.cache_directory, settings.cache_max_size_bytes, settings.cache_inactive_s)
+            store.open()
+        except (AuthorityError, StoreError, OSError) as error:
+            logger.error("%s", error)  # noqa: TRY400 - one line, not a traceback
+            return
+        self._certificates.authority = authority
+        self._sender.stall_limit_s = settings.send_timeout_s
+        self._core.start(store, upstream, authority)
+        asyncio_utils.create_task(store.housekeeping(), name="store housekeeping", keep_ref=True)
+        for warning in settings.warnings:
+            logger.warning("%s", warning)
+        logger.info("%s", summary(settings))
+        asyncio_utils.create_task(_listen(), name="listen", keep_ref=True)
+
+    def done(self) -> None:
+        """Keep what has arrived, close what is open."""
+        if self._core.ready:
+            asyncio_utils.create_task(self._core.upstream.close(), name="close upstream connections", keep_ref=True)
+            self._core.store.close()
+
+
+def mitmproxy_options(settings: Settings) -> dict[str, object]:
+    """Return mitmproxy's options for this job; each differs from its default for the reason given."""
+    options: dict[str, object] = {
+        "listen_host": settings.listen_host,
+        "listen_port": settings.listen_port,
+        "connection_strategy": "lazy",  # eager: CONNECT fails when the upstream is down and no addon is ever asked
+        "upstream_cert": False,  # true: leaves copy the names of upstream certificates
+        "http2": False,  # the sender writes past HTTP's framing; dockerd, containerd, podman and skopeo speak 1.1 to a proxy anyway
+        "http3": False,
+        "onboarding": False,  # mitm.it: a second place that hands out a CA
+        "block_global": False,  # true: nodes with public addresses could not pull
+        "ssl_insecure": not settings.verify_ssl,
+        "tcp_timeout": max(1, int(settings.keepalive_timeout_s)),
+        "flow_detail": 0,  # the access log has one line a request
+        "termlog_verbosity": "debug" if settings.debug_nginx else "warn",
+    }
+    if settings.upstream_ca_file is not None:
+        options["ssl_verify_upstream_trusted_ca"] = str(settings.upstream_ca_file)
+        options["ssl_verify_upstream_trusted_confdir"] = SYSTEM_CA_DIRECTORY
+    return options
+
+
+async def _listen() -> None:
+    """Open the port, now that there is a stack to answer; the process ends if it cannot be had.
+
+    mitmproxy binds its default address before it loads a script, so `entrypoint.sh` starts it without a server. A bare
+    `mitmdump -s` has one already, which is closed first.
+    """
+    proxyserver = ctx.master.addons.get("proxyserver")
+    if ctx.options.server:
+        ctx.options.update(server=False)
+    ctx.options.update(server=True)
+    await proxyserver.setup_servers()  # waits for the two updates, which run one after the other
+    if not proxyserver.listen_addrs():
+        sys.exit(1)  # mitmproxy has said why
+
+
+def upstream_options(settings: Settings) -> UpstreamOptions:
+    """Return what the origin room needs of the settings."""
+    return UpstreamOptions(
+        verify_tls=settings.verify_ssl,
+        ca_file=settings.upstream_ca_file,
+        mappings=settings.upstream_mappings,
+        listed=settings.registries + settings.trusted_hosts,
+        ipv4_only=settings.disable_ipv6,
+        connect_timeout_s=settings.proxy_connect_timeout_s,
+        read_timeout_s=settings.proxy_read_timeout_s,
+    )
+
+
+def summary(settings: Settings) -> str:
+    """Return the line that says at start what this proxy does."""
+    hosts = " ".join(str(pattern) for pattern in settings.registries)
+    return (
+        f"registry-proxy listens on {settings.listen_host or '*'}:{settings.listen_port}, intercepts Docker Hub and {hosts or 'nothing else'}, "
+        f"caches up to {settings.cache_max_size_bytes} bytes in {settings.cache_directory}; "
+        f"tags {'by tier' if settings.enable_manifest_cache else 'revalidated at every pull'}, "
+        f"pushes {'allowed' if settings.allow_push else 'refused'}"
+    )

@@ -1,0 +1,245 @@
+"""The store as other rooms see it: content by digest, tag records, and one ingest per digest that is missing.
+
+A hit is one `open` of a path derived from the digest, on the caller's thread, without SQL; that it happened is written
+to the index later. Everything else runs in the store's threads. Every error is a StoreError, and a caller goes on
+without the cache.
+
+Not decided here: who may read what, whether a tag is fresh, and how content is fetched.
+"""
+
+import asyncio
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Never, Self
+
+from regproxy.oci.digest import Digest
+from regproxy.store.errors import StoreError
+from regproxy.store.eviction import Usage
+from regproxy.store.flights import Fetch, Flights
+from regproxy.store.ingest import Ingest
+from regproxy.store.layout import Layout
+from regproxy.store.ledger import Ledger
+from regproxy.store.records import TagKey, TagRecord, content_key
+from regproxy.store.recovery import Doubts, Reconciled, beat, beat_no_more, find_doubts, reconcile
+
+_logger = logging.getLogger(__name__)
+
+MIN_FREE_BYTES = 1024**3
+"""Disk space left to others; 1 GiB, as the predecessor's forks do (CACHE_MIN_FREE)."""
+
+HOUSEKEEPING_INTERVAL_S = 10.0
+"""How long access times stay in memory, and how late unused content may go."""
+
+PARTIAL_LIFETIME_S = 7 * 24 * 3600.0
+"""A download that nobody resumed for a week is not resumed any more."""
+
+
+class StoredContent:
+    """An open content file; close it, or use it in a `with` statement. Eviction does not take it away."""
+
+    __slots__ = ("_fd", "size_bytes")
+
+    def __init__(self, fd: int, size_bytes: int) -> None:
+        self._fd = fd
+        self.size_bytes = size_bytes
+
+    def fileno(self) -> int:
+        """Return the read-only descriptor."""
+        return self._fd
+
+    def close(self) -> None:
+        """Close the descriptor; closing twice is fine."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            warnings.warn(f"stored content was not closed (descriptor {self._fd})", ResourceWarning, stacklevel=2)
+            self.close()
+
+
+class Store:
+    """One cache directory. `open` before the event loop serves, `close` at the end; methods in between."""
+
+    def __init__(
+        self,
+        directory: Path,
+        cap_bytes: int,
+        inactive_s: float,
+        min_free_bytes: int = MIN_FREE_BYTES,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._layout = Layout(directory.absolute())
+        self._content_prefix = f"{self._layout.directory}/content/"
+        self._cap_bytes, self._min_free_bytes = cap_bytes, min_free_bytes
+        self._inactive_s, self._clock = inactive_s, clock
+        self._ledger: Ledger | None = None
+        self._flights: Flights | None = None
+        self._doubts = Doubts()
+
+    @property
+    def directory(self) -> Path:
+        """Where everything lies."""
+        return self._layout.directory
+
+    def open(self) -> None:
+        """Make or check the directory and open the index. Blocks; StoreError says what to do about it."""
+        self._layout.prepare()
+        now_s = self._clock()
+        self._ledger = ledger = Ledger(
+            self._layout,
+            cap_bytes=self._cap_bytes,
+            min_free_bytes=self._min_free_bytes,
+            oldest_s=now_s - min(self._inactive_s, PARTIAL_LIFETIME_S),
+            clock=self._clock,
+        )
+        try:
+            self._doubts = find_doubts(self._layout, ledger)
+            beat(self._layout)
+        except StoreError:
+            ledger.close()
+            self._ledger = None
+            raise
+        self._flights = Flights(self._layout, ledger, self._doubts.settle)
+
+    def close(self) -> None:
+        """Stop the ingests and keep their progress, close the index. Blocks, under a second."""
+        flights, ledger = self._flights, self._ledger
+        self._flights = self._ledger = None
+        if flights is None or ledger is None:
+            return
+        flights.close()
+        ledger.close()
+        if not self._doubts:
+            beat_no_more(self._layout)
+
+    # Content.
+
+    def open_content(self, digest: Digest) -> StoredContent | None:
+        """Open content; None when it is not there. Cheap enough for the event loop."""
+        ledger = self._ledger or self._closed()
+        if self._doubts.unverified and digest in self._doubts.unverified:
+            return None
+        try:
+            fd = os.open(
+                f"{self._content_prefix}{digest.algorithm}/{digest.hex[:2]}/{digest.hex}", os.O_RDONLY | os.O_NOFOLLOW
+            )
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"cannot open {self._layout.content(digest)}: {error.strerror}") from error
+        ledger.accesses.note(content_key(digest), self._clock())
+        return StoredContent(fd, os.fstat(fd).st_size)
+
+    async def put_content(self, digest: Digest, body: bytes, media_type: str) -> None:
+        """Store content that is in memory (manifests). ValueError when it does not hash to its digest; StoreFull."""
+        actual = Digest.of(body, digest.algorithm)
+        if actual != digest:
+            raise ValueError(f"content of {len(body)} bytes hashes to {actual}, not to {digest}")
+        in_doubt = digest in self._doubts.unverified
+        await self._open_ledger().put(digest, body, media_type, trust_stored=not in_doubt)
+        self._doubts.settle(digest)
+
+    async def media_type(self, digest: Digest) -> str | None:
+        """Return the media type content was stored with, "" for a blob, None when the content is not known."""
+        return await self._open_ledger().media_type(digest)
+
+    def join_or_start(self, digest: Digest, fetch: Fetch) -> Ingest:
+        """Return the running ingest of this digest, or start one that `fetch` fills; see ingest.Ingest.
+
+        Try `open_content` right before, without an await in between: content that is stored is not looked for here.
+        """
+        return (self._flights or self._closed()).join_or_start(digest, fetch)
+
+    def running(self, digest: Digest) -> Ingest | None:
+        """Return the running ingest of this digest, if there is one."""
+        return (self._flights or self._closed()).running(digest)
+
+    # Tag records.
+
+    async def tag_record(self, key: TagKey) -> TagRecord | None:
+        """Return what a tag meant when it was last checked; a record that cannot be read is as good as none."""
+        ledger = self._open_ledger()
+        text = await ledger.text(key)
+        if text is None:
+            return None
+        try:
+            record = TagRecord.from_json(text)
+        except ValueError as error:
+            _logger.warning("ignoring the tag record %s: %s", key.text()[:300], error)
+            return None
+        ledger.accesses.note(key.text(), self._clock())
+        return record
+
+    async def put_tag_record(self, key: TagKey, record: TagRecord) -> None:
+        """Remember what a tag means for one kind of client."""
+        await self._open_ledger().put_text(key, record.to_json())
+
+    async def forget_tag(self, registry: str, name: str, tag: str) -> None:
+        """Forget a tag, for all kinds of clients."""
+        await self._open_ledger().forget_tag(registry, name, tag)
+
+    # Upkeep.
+
+    @property
+    def usage(self) -> Usage:
+        """What the store takes, as of the last change."""
+        return self._open_ledger().usage
+
+    def used_bytes(self) -> int:
+        """Return the bytes that are held against the cap, as of the last change."""
+        return self.usage.used_bytes
+
+    async def evict_inactive(self) -> None:
+        """Write the access times; remove what was not used for the inactive time, partial files after a week."""
+        await self._open_ledger().expire(self._clock() - self._inactive_s)
+
+    async def reconcile(self) -> Reconciled:
+        """After a crash: hash what is in doubt, adopt what is right, remove what is not."""
+        ledger, flights = self._open_ledger(), self._flights or self._closed()
+        return await reconcile(self._doubts, self._layout, ledger, flights.hash_pool)
+
+    async def tidy(self) -> None:
+        """One round of housekeeping."""
+        if self._doubts:
+            outcome = await self.reconcile()
+            _logger.info(
+                "the cache was not closed cleanly: %d contents are right, %d were removed",
+                outcome.right,
+                outcome.removed,
+            )
+        await self.evict_inactive()
+        await asyncio.to_thread(beat, self._layout)
+
+    async def housekeeping(self, interval_s: float = HOUSEKEEPING_INTERVAL_S) -> None:
+        """Keep house until cancelled or closed; an error is said once, not every round."""
+        said = ""
+        while self._ledger is not None:
+            try:
+                await self.tidy()
+                said = ""
+            except StoreError as error:
+                if self._ledger is not None and str(error) != said:
+                    _logger.error("cache housekeeping: %s", error)  # noqa: TRY400 - the message is complete
+                    said = str(error)
+            await asyncio.sleep(interval_s)
+
+    def _open_ledger(self) -> Ledger:
+        return self._ledger or self._closed()
+
+    def _closed(self) -> Never:
+        raise StoreError(f"the cache in {self._layout.directory} is not open")

@@ -1,0 +1,126 @@
+"""Single flight: at most one ingest per digest, run as a task that belongs to the store and not to a client."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from regproxy.oci.digest import Digest
+from regproxy.store.errors import IngestFailed, StoreError
+from regproxy.store.growing import submit
+from regproxy.store.ingest import Ingest, IngestState
+from regproxy.store.layout import Layout
+from regproxy.store.ledger import Ledger
+from regproxy.store.partial import PartialFile
+
+_logger = logging.getLogger(__name__)
+
+_WRITERS = 4
+"""Threads that write: enough that one slow disk operation does not hold up every download."""
+
+type Fetch = Callable[[Ingest], Coroutine[Any, Any, None]]
+"""Fills an ingest: begin, write, finish; whatever it raises fails the ingest and reaches every reader."""
+
+
+@dataclass(eq=False, slots=True)
+class _Flight:
+    ingest: Ingest
+    task: asyncio.Task[None] | None = None
+
+
+class Flights:
+    """The running ingests, and the threads that write and hash for them (the Home of an ingest)."""
+
+    def __init__(self, layout: Layout, ledger: Ledger, on_stored: Callable[[Digest], None]) -> None:
+        self.layout = layout
+        self.write_pool = ThreadPoolExecutor(_WRITERS, "store-write")
+        self.hash_pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), "store-hash")
+        self._ledger, self._on_stored = ledger, on_stored
+        self._current: dict[Digest, _Flight] = {}
+        self._aloft: set[_Flight] = set()
+        """Strong references: the event loop keeps only weak ones to tasks."""
+        self._closed = False
+
+    def running(self, digest: Digest) -> Ingest | None:
+        """Return the ingest that fills, or just filled, this digest."""
+        flight = self._current.get(digest)
+        return None if flight is None or flight.ingest.state is IngestState.FAILED else flight.ingest
+
+    def join_or_start(self, digest: Digest, fetch: Fetch) -> Ingest:
+        """Return the running ingest of the digest, or start one; StoreError when closed."""
+        if self._closed:
+            raise StoreError("the store is closed")
+        running = self.running(digest)
+        if running is not None:
+            return running
+        failed = self._current.get(digest)
+        flight = self._current[digest] = _Flight(Ingest(digest, self))
+        self._aloft.add(flight)
+        flight.task = asyncio.get_running_loop().create_task(
+            self._fly(flight, fetch, None if failed is None else failed.task), name=f"ingest {digest}"
+        )
+        return flight.ingest
+
+    async def reserve(self, digest: Digest, total_bytes: int) -> None:
+        """Make room so that the partial file may take so many bytes in all; StoreFull when that cannot be."""
+        await self._ledger.reserve(digest, total_bytes)
+
+    async def commit(self, digest: Digest, partial: PartialFile) -> None:
+        """Make the verified file content; StoreError when it cannot be stored."""
+        await self._ledger.commit(digest, partial)
+        self._on_stored(digest)
+
+    def close(self) -> None:
+        """Fail and stop all ingests, and keep their progress. Blocks for the writes that run."""
+        self._closed = True
+        for flight in self._aloft:
+            with contextlib.suppress(RuntimeError):  # the event loop may be closed already
+                flight.ingest.abandon(StoreError("the store is closing"))
+                if flight.task is not None:
+                    flight.task.cancel()
+        self.write_pool.shutdown(cancel_futures=True)
+        self.hash_pool.shutdown(cancel_futures=True)
+        self._ledger.wait_until_idle()
+        for flight in self._aloft:
+            try:
+                flight.ingest.put_down()
+            except StoreError as error:
+                _logger.warning("progress of %s is lost: %s", flight.ingest.digest, error)
+
+    async def _fly(self, flight: _Flight, fetch: Fetch, failed: asyncio.Task[None] | None) -> None:
+        ingest = flight.ingest
+        try:
+            if failed is not None:
+                await asyncio.wait([failed])  # it still has the file
+            if await self._ledger.claim(ingest.digest):
+                await ingest.resume()
+            await fetch(ingest)
+            ingest.fail(IngestFailed(f"{ingest.digest}: the download ended without an outcome"))
+        except asyncio.CancelledError:
+            ingest.fail(IngestFailed(f"{ingest.digest}: the download was stopped"))
+            raise
+        except Exception as error:  # noqa: BLE001 - the fetch is not ours, and every reader must learn why it ended
+            if ingest.state is IngestState.VERIFIED:
+                _logger.warning("%s was served but cannot be stored: %s", ingest.digest, error)
+            ingest.fail(error)
+        finally:
+            await self._land(flight)
+
+    async def _land(self, flight: _Flight) -> None:
+        digest = flight.ingest.digest
+        if self._closed:
+            return
+        try:
+            await flight.ingest.stop()
+            kept_bytes = await submit(self.write_pool, flight.ingest.put_down)
+            await self._ledger.settle(digest, kept_bytes)
+        except StoreError as error:
+            _logger.warning("progress of %s is lost: %s", digest, error)
+        finally:
+            self._aloft.discard(flight)
+            if self._current.get(digest) is flight:
+                del self._current[digest]

@@ -1,0 +1,29 @@
+#!/bin/sh
+# Starts the proxy: checks the settings of the environment, then becomes mitmdump. Arguments are passed on to mitmdump.
+# All settings reach the addon through the environment, so that no secret is ever an argument that `ps` shows.
+set -eu
+umask 077
+
+fail() {
+    echo "registry-proxy: error: $1" >&2
+    exit 1
+}
+
+root=$(dirname -- "$(readlink -f -- "$0")")
+
+# mitmdump and the Python that checks the settings must be of one environment.
+if [ -x "$root/.venv/bin/mitmdump" ]; then
+    bin=$root/.venv/bin
+    mitmdump=$bin/mitmdump
+else
+    mitmdump=$(command -v mitmdump) || fail "mitmdump is neither in $root/.venv/bin nor in PATH: run make serve"
+    bin=$(dirname -- "$(readlink -f -- "$mitmdump")")
+fi
+python=$bin/python3
+[ -x "$python" ] || fail "there is no python3 beside $mitmdump: it cannot check the settings"
+
+# -P keeps the working directory off the module path: a file there must not replace a module.
+cache_directory=$(PYTHONPATH="$root/addons" "$python" -P -m regproxy.settings cache-directory) || exit "$?"
+
+# The addon opens the port when it is ready to answer: without it, nothing listens.
+exec "$mitmdump" --set server=false -s "$root/addons/registry_proxy.py" --set "confdir=$cache_directory/.mitmproxy" "$@"

@@ -1,0 +1,80 @@
+"""The command that `entrypoint.sh` runs."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from regproxy.settings.__main__ import main
+from regproxy.settings.table import SETTINGS_TABLE
+
+SECRET = "hunter2-s3cret"
+
+
+def free_port() -> str:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return str(sock.getsockname()[1])
+
+
+def environ(directory: Path, **more: str) -> dict[str, str]:
+    good = {
+        "LISTEN_HOST": "127.0.0.1",
+        "CACHE_DIRECTORY": str(directory / "cache"),
+        "CA_DIRECTORY": str(directory / "ca"),
+    }
+    return {**good, "LISTEN_PORT": free_port(), **more}
+
+
+def test_good_settings_print_the_cache_directory_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The entry point needs this one value, which may come from YAML."""
+    assert main(["cache-directory"], environ(tmp_path)) == 0
+    assert capsys.readouterr() == (f"{tmp_path}/cache\n", "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["check"], ["cache-directory"]])
+def test_a_bad_setting_is_one_line_and_exit_code_1(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The proxy does not start, and the line says why."""
+    assert main(arguments, environ(tmp_path, LISTEN_PORT="abc")) == 1
+    assert capsys.readouterr() == ("", "registry-proxy: error: LISTEN_PORT=abc: not a port number (1-65535)\n")
+
+
+def test_a_machine_that_cannot_run_the_proxy_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the preflight finds stops the start like a bad value."""
+    (tmp_path / "cache").touch()
+
+    assert main([], environ(tmp_path)) == 1
+    assert capsys.readouterr().err.startswith(f"registry-proxy: error: CACHE_DIRECTORY={tmp_path}/cache: ")
+
+
+def test_a_warning_does_not_stop_the_start_and_shows_no_secret(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A malformed login is told by its number only."""
+    assert main(["check"], environ(tmp_path, AUTH_REGISTRIES=f"a.test:{SECRET}")) == 0
+
+    output = capsys.readouterr()
+    assert (
+        output.err
+        == "registry-proxy: warning: AUTH_REGISTRIES: entry 1 is left out: it is not host, user and password\n"
+    )
+    assert SECRET not in output.err + output.out
+
+
+def test_the_table_has_a_line_for_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two head lines, then one line each, and no bar inside a cell."""
+    assert main(["table"], {}) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(SETTINGS_TABLE) + 2
+    assert all(line.replace(r"\|", "").count("|") == 4 for line in lines)
+
+
+def test_an_unknown_command_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    """A slip in a script is not taken for a check that passed."""
+    assert main(["chekc"], {}) == 2
+    assert "usage" in capsys.readouterr().err
