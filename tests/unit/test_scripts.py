@@ -61,6 +61,8 @@ def test_the_entry_point_becomes_mitmdump_with_the_addon(checkout: Path) -> None
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         "umask 0077",
+        "argument --set",
+        "argument server=false",
         "argument -s",
         f"argument {checkout}/addons/registry_proxy.py",
         "argument --set",

@@ -15,5 +15,5 @@ def announce(*, debug: bool) -> None:
         handler.addFilter(lambda record: record.levelno < logging.WARNING)
         handler.setFormatter(logging.Formatter("registry-proxy: %(message)s"))
         logger.addHandler(handler)
-    for handler in logger.handlers:
-        handler.setLevel(logging.DEBUG if debug else logging.INFO)
+    for each in logger.handlers:
+        each.setLevel(logging.DEBUG if debug else logging.INFO)

@@ -91,9 +91,9 @@ class GrowingFile:
             return None
         self._file, progress = reopened
         self.filled = progress.intervals
-        if progress.size_bytes is not None and self.filled.prefix_bytes() == progress.size_bytes:
-            # Leave something to ask for: an empty range cannot be requested, and the upstream should have its say.
-            self.filled = Intervals().add(0, max(0, progress.size_bytes - HOLD_BACK_BYTES))
+        if progress.size_bytes in {None, self.filled.prefix_bytes()}:
+            # It may be all there. Leave something to ask for: an empty range is refused, and the upstream has its say.
+            self.filled = Intervals().add(0, max(0, self.filled.prefix_bytes() - HOLD_BACK_BYTES))
         self.claimed = self.filled
         self._saved_bytes = self.filled.total_bytes()
         return progress

@@ -72,7 +72,7 @@ class Ingest:
     def missing_from(self) -> int:
         """Return the first offset to ask the upstream for; not 0 when an earlier ingest left a prefix.
 
-        Always less than a known size that is not 0, so `Range: bytes=<this>-` can be satisfied.
+        When a fetch starts it is less than the size (unless that is 0), so `Range: bytes=<this>-` can be satisfied.
         """
         return self.contiguous_bytes
 

@@ -207,17 +207,20 @@ async def test_the_sidecar_never_claims_more_than_is_written(grown: Grown, monke
     assert '"intervals": [[0, 150]]' in grown.home.layout.sidecar(Digest.of(BODY)).read_text()
 
 
-async def test_complete_leftovers_keep_something_to_ask_for(grown: Grown, layout: Layout) -> None:
+@pytest.mark.parametrize("size_bytes", [len(BODY), None], ids=["complete", "size unknown"])
+async def test_leftovers_that_may_be_complete_keep_something_to_ask_for(
+    grown: Grown, layout: Layout, size_bytes: int | None
+) -> None:
     """A download that broke between the last byte and the commit can still be asked for with a range."""
     await grown.file.claim_space(len(BODY))
     await grown.file.write_at(0, [BODY])
-    assert grown.file.put_down(len(BODY), '"e"', readable=False) == len(BODY)
+    assert grown.file.put_down(size_bytes, '"e"', readable=False) == len(BODY)
     again = Grown(grown.home).file
 
     progress = await again.resume()
 
     assert progress is not None
-    assert (progress.size_bytes, progress.etag) == (len(BODY), '"e"')
+    assert (progress.size_bytes, progress.etag) == (size_bytes, '"e"')
     assert again.filled == Intervals().add(0, len(BODY) - HOLD_BACK_BYTES)
     again.put_down(None, None, readable=False)
     assert layout.partial(Digest.of(BODY)).stat().st_size == len(BODY) - HOLD_BACK_BYTES
