@@ -26,4 +26,4 @@ python=$bin/python3
 cache_directory=$(PYTHONPATH="$root/addons" "$python" -P -m regproxy.settings cache-directory) || exit "$?"
 
 # The addon opens the port when it is ready to answer: without it, nothing listens.
-exec "$mitmdump" --set server=false -s "$root/addons/registry_proxy.py" --set "confdir=$cache_directory/.mitmproxy" "$@"
+exec "$mitmdump" --set server=false --set termlog_verbosity=warn -s "$root/addons/registry_proxy.py" --set "confdir=$cache_directory/.mitmproxy" "$@"

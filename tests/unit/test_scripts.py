@@ -63,6 +63,8 @@ def test_the_entry_point_becomes_mitmdump_with_the_addon(checkout: Path) -> None
         "umask 0077",
         "argument --set",
         "argument server=false",
+        "argument --set",
+        "argument termlog_verbosity=warn",
         "argument -s",
         f"argument {checkout}/addons/registry_proxy.py",
         "argument --set",

@@ -15,6 +15,7 @@ from mitmproxy.utils import asyncio_utils
 
 from regproxy.engine.authority import AuthorityError, load_or_create
 from regproxy.engine.certificates import Certificates
+from regproxy.engine.lean_addons import remove_unused_addons
 from regproxy.engine.sender import BodySender
 from regproxy.origin.client import Upstream, UpstreamOptions
 from regproxy.settings import Settings, SettingsError, load_settings
@@ -77,6 +78,7 @@ class Startup:
         self._sender.stall_limit_s = settings.send_timeout_s
         self._core.start(store, upstream, authority)
         asyncio_utils.create_task(store.housekeeping(), name="store housekeeping", keep_ref=True)
+        remove_unused_addons(ctx.master.addons, ctx.options)
         for warning in settings.warnings:
             logger.warning("%s", warning)
         logger.info("%s", summary(settings))
