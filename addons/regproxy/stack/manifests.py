@@ -7,7 +7,6 @@ and 404 are answers, not failures (`policy.freshness`).
 """
 
 import asyncio
-import os
 import time
 from dataclasses import dataclass
 
@@ -211,22 +210,14 @@ class ManifestSource:
     async def _stored(self, pull: Pull, digest: Digest, status: CacheStatus) -> Served | None:
         """Serve stored content, if the client accepts its media type."""
         try:
-            media_type = await self._core.store.media_type(digest)
-            body = self._read(digest) if media_type and is_accepted(media_type, pull.accepted) else None
-        except (StoreError, OSError) as error:
+            stored = await self._core.store.manifest(digest)
+        except StoreError as error:
             self._core.store_failed(error)
             return None
-        if body is None or not media_type:
+        if stored is None or not is_accepted(stored.media_type, pull.accepted):
             return None
-        length = len(body) if pull.head else None
-        return Served(200, content_fields(digest, media_type), b"" if pull.head else body, length, status)
-
-    def _read(self, digest: Digest) -> bytes | None:
-        stored = self._core.store.open_content(digest)
-        if stored is None:
-            return None
-        with stored:
-            return os.pread(stored.fileno(), stored.size_bytes, 0)
+        body, length = (b"", len(stored.body)) if pull.head else (stored.body, None)
+        return Served(200, content_fields(digest, stored.media_type), body, length, status)
 
     def _has(self, digest: Digest) -> bool:
         try:

@@ -21,6 +21,7 @@ from regproxy.oci.digest import Digest
 from regproxy.store.errors import StoreError
 from regproxy.store.eviction import Usage
 from regproxy.store.flights import Fetch, Flights
+from regproxy.store.hot import HotRecords, StoredManifest
 from regproxy.store.ingest import Ingest
 from regproxy.store.layout import Layout
 from regproxy.store.ledger import Ledger
@@ -90,6 +91,7 @@ class Store:
         self._ledger: Ledger | None = None
         self._flights: Flights | None = None
         self._doubts = Doubts()
+        self._hot = HotRecords()
 
     @property
     def directory(self) -> Path:
@@ -153,10 +155,33 @@ class Store:
         in_doubt = digest in self._doubts.unverified
         await self._open_ledger().put(digest, body, media_type, trust_stored=not in_doubt)
         self._doubts.settle(digest)
+        if media_type:
+            self._hot.keep_manifest(digest, StoredManifest(media_type, body))
 
     async def media_type(self, digest: Digest) -> str | None:
         """Return the media type content was stored with, "" for a blob, None when the content is not known."""
         return await self._open_ledger().media_type(digest)
+
+    def recall_manifest(self, digest: Digest) -> StoredManifest | None:
+        """Return a manifest that is in memory, without waiting; None says nothing about the disk."""
+        manifest = self._hot.manifest(digest)
+        if manifest is not None:
+            self._open_ledger().accesses.note(content_key(digest), self._clock())
+        return manifest
+
+    async def manifest(self, digest: Digest) -> StoredManifest | None:
+        """Return a manifest with its media type; None when it is not there, or only as a blob."""
+        manifest = self.recall_manifest(digest)
+        if manifest is not None:
+            return manifest
+        media_type = await self.media_type(digest)
+        stored = self.open_content(digest) if media_type else None
+        if stored is None or not media_type:
+            return None
+        with stored, translated("read", self._layout.content(digest), "check the disk"):
+            manifest = StoredManifest(media_type, os.pread(stored.fileno(), stored.size_bytes, 0))
+        self._hot.keep_manifest(digest, manifest)
+        return manifest
 
     def join_or_start(self, digest: Digest, fetch: Fetch) -> Ingest:
         """Return the running ingest of this digest, or start one that `fetch` fills; see ingest.Ingest.
@@ -171,9 +196,19 @@ class Store:
 
     # Tag records.
 
+    def recall_tag(self, key: TagKey) -> TagRecord | None:
+        """Return a tag record that is in memory, without waiting; None says nothing about the disk."""
+        record = self._hot.tag(key)
+        if record is not None:
+            self._open_ledger().accesses.note(key.text(), self._clock())
+        return record
+
     async def tag_record(self, key: TagKey) -> TagRecord | None:
         """Return what a tag meant when it was last checked; a record that cannot be read is as good as none."""
         ledger = self._open_ledger()
+        hot = self.recall_tag(key)
+        if hot is not None:
+            return hot
         text = await ledger.text(key)
         if text is None:
             return None
@@ -183,15 +218,19 @@ class Store:
             _logger.warning("ignoring the tag record %s: %s", key.text()[:300], error)
             return None
         ledger.accesses.note(key.text(), self._clock())
+        self._hot.keep_tag(key, record)
         return record
 
     async def put_tag_record(self, key: TagKey, record: TagRecord) -> None:
         """Remember what a tag means for one kind of client."""
         await self._open_ledger().put_text(key, record.to_json())
+        self._hot.keep_tag(key, record)
 
     async def forget_tag(self, registry: str, name: str, tag: str) -> None:
         """Forget a tag, for all kinds of clients."""
+        self._hot.drop_tag(registry, name, tag)
         await self._open_ledger().forget_tag(registry, name, tag)
+        self._hot.drop_tag(registry, name, tag)  # a reader may have brought it back meanwhile
 
     # Upkeep.
 
@@ -206,7 +245,10 @@ class Store:
 
     async def evict_inactive(self) -> None:
         """Write the access times; remove what was not used for the inactive time, partial files after a week."""
+        entries = self.usage.entries
         await self._open_ledger().expire(self._clock() - self._inactive_s)
+        if self.usage.entries != entries:
+            self._hot.clear()
 
     async def reconcile(self) -> Reconciled:
         """After a crash: hash what is in doubt, adopt what is right, remove what is not."""

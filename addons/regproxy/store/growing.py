@@ -169,10 +169,13 @@ class GrowingFile:
             await self._in_writer(self._file.truncate, 0)
 
     async def commit(self, size_bytes: int) -> None:
-        """Hand the verified file over to the store."""
+        """Hand the verified file over to the store; once begun it is not undone by a cancellation."""
         if self._claimed_space_bytes != size_bytes:
             await self._in_writer(self.file.truncate, size_bytes)
-        await self._home.commit(self._digest, self.file)
+        committing = asyncio.ensure_future(self._home.commit(self._digest, self.file))
+        self._in_flight.add(committing)
+        committing.add_done_callback(self._in_flight.discard)
+        await asyncio.shield(committing)
 
     async def delete(self) -> None:
         """Remove the file; nothing of it is kept."""
@@ -184,7 +187,7 @@ class GrowingFile:
             self.file.close()
 
     async def stop(self) -> None:
-        """Let nothing run any more: hashing is given up, writes end."""
+        """Let nothing run any more: hashing is given up, writes and a commit end."""
         verifier = self.cancel_verifier()
         if verifier is not None:
             await asyncio.wait([verifier])

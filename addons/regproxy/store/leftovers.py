@@ -11,8 +11,6 @@ from regproxy.oci.digest import Digest
 from regproxy.store.layout import Layout, on_disk_bytes
 from regproxy.store.partial import Progress, remove_unlocked
 
-_STAT_BLOCK_BYTES = 512
-
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
@@ -20,7 +18,7 @@ class Leftover:
 
     digest: Digest
     on_disk_bytes: int
-    """What it takes, also where it is allocated and not written."""
+    """What it takes: allocating gave it its full size, also where nothing is written yet."""
     modified_at_s: float
     """Unix time of the last write."""
 
@@ -54,6 +52,5 @@ def _leftover(layout: Layout, path: Path) -> Leftover | None:
         digest = Digest.parse(path.name.replace("-", ":", 1))
         status = path.stat()
         if Progress.from_json(layout.sidecar(digest).read_text()).intervals.end() <= status.st_size:
-            taken_bytes = max(on_disk_bytes(status.st_size), status.st_blocks * _STAT_BLOCK_BYTES)
-            return Leftover(digest, taken_bytes, status.st_mtime)
+            return Leftover(digest, on_disk_bytes(status.st_size), status.st_mtime)
     return None

@@ -13,7 +13,9 @@ import pytest
 from regproxy.oci.digest import Digest
 from regproxy.store.content import Store
 from regproxy.store.errors import IngestFailed, StoreError
+from regproxy.store.flights import Flights
 from regproxy.store.ingest import Ingest
+from regproxy.store.partial import PartialFile
 
 type OpenStore = Callable[..., Store]
 type Landed = Callable[[Store, Digest], Awaitable[None]]
@@ -219,3 +221,31 @@ async def test_progress_that_cannot_be_kept_is_only_a_warning(
 
     assert "disk is gone" in caplog.text
     assert store.running(DIGEST) is None
+
+
+async def test_a_fetch_that_is_cancelled_while_it_commits_has_committed(
+    open_store: OpenStore, landed: Landed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Storing is either done or not: the file is never put down under the hands of the index thread."""
+    store, upstream, committing = open_store(), Upstream(), asyncio.Event()
+    upstream.go_on.set()
+    commit = Flights.commit
+
+    async def watched(self: Flights, digest: Digest, partial: PartialFile) -> None:
+        committing.set()
+        await commit(self, digest, partial)
+
+    monkeypatch.setattr(Flights, "commit", watched)
+    store.join_or_start(DIGEST, upstream.fetch)
+    await committing.wait()
+    flights = store._flights
+    assert flights is not None
+    (task,) = (flight.task for flight in flights._aloft)
+    assert task is not None
+    task.cancel()
+    await landed(store, DIGEST)
+
+    stored = store.open_content(DIGEST)
+    assert stored is not None
+    stored.close()
+    assert store.usage.partial_bytes == 0

@@ -122,6 +122,20 @@ async def test_verified_content_is_stored_and_its_partial_file_gone(
     os.close(fd)
 
 
+async def test_committing_evicts_nobody(open_store: OpenStore, hold: Hold, landed: Landed) -> None:
+    """The room was made when it began: a file is never counted as partial and as content at once."""
+    store = open_store(cap_bytes=1024 * 1024)
+    other, body = os.urandom(400_000), os.urandom(400_000)
+    await store.put_content(Digest.of(other), other, "")
+    ingest = await hold(store, Digest.of(body))
+    await ingest.begin(len(body), None)
+    await ingest.write([body])
+    await ingest.finish()
+    await landed(store, ingest.digest)
+
+    assert (_stored(store, Digest.of(other)), _stored(store, Digest.of(body))) == (other, body)
+
+
 async def test_a_mismatch_fails_every_reader_alike_and_stores_nothing(
     open_store: OpenStore, hold: Hold, landed: Landed, tmp_path: Path
 ) -> None:

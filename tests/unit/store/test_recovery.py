@@ -3,16 +3,19 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from regproxy.oci.digest import Digest
 from regproxy.store.content import Store
+from regproxy.store.ingest import Ingest
 from regproxy.store.layout import Layout
 from regproxy.store.recovery import Doubts, beat, beat_no_more
 
 type OpenStore = Callable[..., Store]
+type Hold = Callable[[Store, Digest], Awaitable[Ingest]]
+type Landed = Callable[[Store, Digest], Awaitable[None]]
 
 BODIES = [b"first", b"second", b"third"]
 DIGESTS = [Digest.of(body) for body in BODIES]
@@ -90,6 +93,28 @@ async def test_content_in_doubt_that_is_fetched_again_is_served(open_store: Open
     assert _is_served(again, DIGESTS[0])
     assert Layout(store.directory).content(DIGESTS[0]).read_bytes() == BODIES[0]
     assert not _is_served(again, DIGESTS[1])
+
+
+async def test_content_in_doubt_that_is_downloaded_again_is_served_and_counted_once(
+    open_store: OpenStore, hold: Hold, landed: Landed
+) -> None:
+    """The verified download takes the place of the file in doubt, here one that has lost its row, too."""
+    store = await _filled(open_store)
+    before = store.usage.content_bytes
+    store.close()
+    layout = Layout(store.directory)
+    layout.database.write_bytes(b"no database at all, nothing like it" * 1000)
+    beat(layout)
+    again = open_store()
+    ingest = await hold(again, DIGESTS[0])
+    await ingest.begin(len(BODIES[0]), None)
+    await ingest.write([BODIES[0]])
+    await ingest.finish()
+    await landed(again, DIGESTS[0])
+
+    assert _is_served(again, DIGESTS[0])
+    assert not _is_served(again, DIGESTS[1])
+    assert again.usage.content_bytes == before
 
 
 async def test_a_file_without_a_row_is_counted_hashed_and_adopted(open_store: OpenStore) -> None:
