@@ -18,6 +18,8 @@ What happens to one pull, from `CONNECT` to the last byte:
 9. What nobody answered goes to the registry through mitmproxy and streams back.
 10. `access_log` writes one line.
 
+Steps 2 to 10 of a warm read, where nothing has to wait, are done without mitmproxy's hooks by `warm_shortcut`.
+
 The list below is that order. It is the order of every hook, responses too.
 """
 
@@ -33,21 +35,28 @@ from regproxy.stack.ping import RegistryPing
 from regproxy.stack.push_bypass import PushBypass
 from regproxy.stack.setup_responder import SetupResponder
 from regproxy.stack.startup import Startup
+from regproxy.stack.warm_shortcut import WarmShortcut
 
 _core = Core()
 _certificates = Certificates()
 _sender = BodySender()
+_interception = Interception(_core)
+_push_bypass = PushBypass(_core)
+_manifests = ManifestCache(_core)
+_blobs = BlobCache(_core)
+_access_log = AccessLog()
+_shortcut = WarmShortcut(_core, _interception, _push_bypass, _manifests, _blobs, _access_log)
 
 addons = [
-    Startup(_core, _certificates, _sender),
+    Startup(_core, _certificates, _sender, _interception, _shortcut),
     _certificates,
     _sender,
-    Interception(_core),
+    _interception,
     SetupResponder(_core),
-    PushBypass(_core),
+    _push_bypass,
     AuthInjector(_core),
     RegistryPing(_core),
-    ManifestCache(_core),
-    BlobCache(_core),
-    AccessLog(),
+    _manifests,
+    _blobs,
+    _access_log,
 ]

@@ -17,7 +17,7 @@ from mitmproxy.proxy.layers import TCPLayer
 from mitmproxy.proxy.layers.http import HTTPMode
 
 from regproxy.engine.client_tls import InterceptedTlsLayer
-from regproxy.engine.http_layer import RegistryHttpLayer
+from regproxy.engine.http_layer import RegistryHttpLayer, Shortcut
 
 HEAD_LIMIT_BYTES = 16 * 1024
 """A CONNECT head is a few hundred bytes; nginx allows 32 KiB of headers, Go's servers 1 MiB."""
@@ -74,8 +74,9 @@ class TunnelServer(connection.Server):
 class ConnectLayer(layer.Layer):
     """The start of a proxied connection: `context.layers` is [HttpProxy, ConnectLayer]."""
 
-    def __init__(self, layer_context: context.Context) -> None:
+    def __init__(self, layer_context: context.Context, shortcut: Shortcut | None = None) -> None:
         super().__init__(layer_context)
+        self._shortcut = shortcut
         self._received = bytearray()
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
@@ -137,9 +138,9 @@ class ConnectLayer(layer.Layer):
         if starts_like_tls_record(received):
             self.context.server.tls = True
             child = InterceptedTlsLayer(self.context)
-            child.child_layer = RegistryHttpLayer(self.context, HTTPMode.transparent)
+            child.child_layer = RegistryHttpLayer(self.context, HTTPMode.transparent, self._shortcut)
         else:
-            child = RegistryHttpLayer(self.context, HTTPMode.transparent)
+            child = RegistryHttpLayer(self.context, HTTPMode.transparent, self._shortcut)
         yield from self._step_aside(child)
 
     def _tunnel(self, connect: ConnectRequest, addresses: tuple[tuple[str, int], ...]) -> layer.CommandGenerator[None]:

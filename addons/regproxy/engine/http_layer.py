@@ -8,15 +8,18 @@ word.
 
 import enum
 import weakref
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from mitmproxy import connection, flow, http
 from mitmproxy.proxy import commands, context, events, layer
-from mitmproxy.proxy.layers.http import DropStream, HttpLayer, HTTPMode, HttpStream, SendHttp
+from mitmproxy.proxy.layers.http import DropStream, HttpLayer, HTTPMode, HttpStream, SendHttp, validate_request
 from mitmproxy.proxy.layers.http._base import StreamId
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestHeaders,
+    ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
@@ -79,8 +82,27 @@ class RegistryBodySentHook(commands.StartHook):
     transfer: Transfer
 
 
+class Shortcut(Protocol):
+    """Answers requests for which everything is at hand, past mitmproxy's hooks.
+
+    A hook is a task and a walk over all addons; four of them were most of the time of a small warm request.
+    """
+
+    def answer(self, flow: http.HTTPFlow) -> bool:
+        """Set the flow's response (and attach its file body) and return True, or leave the flow to the hooks."""
+        ...
+
+    def sent(self, flow: http.HTTPFlow, sent_bytes: int, error: str | None) -> None:
+        """Take note of how such an answer ended: the hooks have not seen it."""
+        ...
+
+
 class RegistryStream(HttpStream):
     """One request and its response."""
+
+    def __init__(self, stream_context: context.Context, stream_id: StreamId, shortcut: Shortcut | None) -> None:
+        super().__init__(stream_context, stream_id)
+        self._shortcut = shortcut
 
     def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
         """Answer at once, and close, when an addon has answered a request whose body is still to come.
@@ -91,6 +113,9 @@ class RegistryStream(HttpStream):
             _doors[event.request] = Door.TUNNEL
         else:
             _doors[event.request] = Door.FORWARD if event.request.host else Door.OWN
+        if self._answer_at_once(event):
+            self.client_state = self._state_answered_at_once
+            return
         yield from super().state_wait_for_request_headers(event)
         answered_early = (
             self.client_state == self.state_consume_request_body
@@ -124,15 +149,55 @@ class RegistryStream(HttpStream):
         if (yield from self.check_killed(False)):
             bodies.detach(self.flow)
             return
+        transfer = yield from self._send_file(body)
+        yield RegistryBodySentHook(transfer)
+        yield from self._finish(transfer.error)
+
+    def _answer_at_once(self, event: RequestHeaders) -> bool:
+        """Try the shortcut; what it cannot answer starts anew on the way of the hooks."""
+        address = self.context.server.address
+        if self._shortcut is None or address is None or not event.end_stream or event.replay_flow is not None:
+            return False
+        if self.mode is not HTTPMode.transparent or validate_request(self.mode, event.request, True):
+            return False
+        event.request.data.host, event.request.data.port = address[0], address[1]
+        event.request.scheme = "https" if self.context.server.tls else "http"
+        self.flow = http.HTTPFlow(self.context.client, self.context.server, live=True)
+        self.flow.request = event.request
+        return self._shortcut.answer(self.flow)
+
+    def _state_answered_at_once(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Send the answer when the request has ended."""
+        del event  # a request without a body has nothing but its end
+        assert self.flow.response is not None
+        assert self._shortcut is not None
+        self.client_state = self.server_state = self.state_done
+        body = bodies.attached(self.flow)
+        if body is not None:
+            transfer = yield from self._send_file(body)
+            sent_bytes, error = transfer.sent_bytes, transfer.error
+        else:
+            content = self.flow.response.raw_content or b""
+            yield SendHttp(ResponseHeaders(self.stream_id, self.flow.response, not content), self.context.client)
+            if content:
+                yield SendHttp(ResponseData(self.stream_id, content), self.context.client)
+            sent_bytes, error = len(content), None
+        self._shortcut.sent(self.flow, sent_bytes, error)
+        yield from self._finish(error)
+
+    def _send_file(self, body: FileBody) -> Generator[commands.Command, Any, Transfer]:
+        assert self.flow.response is not None
         yield SendHttp(ResponseHeaders(self.stream_id, self.flow.response, end_stream=False), self.context.client)
         transfer = Transfer(self.flow, self.context.client, body, self._client_tls())
         yield RegistrySendBodyHook(transfer)
         bodies.detach(self.flow)
-        yield RegistryBodySentHook(transfer)
-        if transfer.error is None:
+        return transfer
+
+    def _finish(self, error: str | None) -> layer.CommandGenerator[None]:
+        if error is None:
             yield from self.flow_done()
         else:
-            yield from self._cut(transfer.error)
+            yield from self._cut(error)
 
     def _cut(self, reason: str) -> layer.CommandGenerator[None]:
         """End the connection: a body that cannot be completed must never look complete (RFC 9112 section 8)."""
@@ -154,8 +219,12 @@ class RegistryStream(HttpStream):
 class RegistryHttpLayer(HttpLayer):
     """mitmproxy's HTTP layer, whose streams are `RegistryStream`s."""
 
+    def __init__(self, layer_context: context.Context, mode: HTTPMode, shortcut: Shortcut | None = None) -> None:
+        super().__init__(layer_context, mode)
+        self._shortcut = shortcut
+
     def make_stream(self, stream_id: StreamId) -> layer.CommandGenerator[None]:
         """Start the stream of a new request."""
         stream_context: context.Context = self.context.fork()
-        self.streams[stream_id] = RegistryStream(stream_context, stream_id)
+        self.streams[stream_id] = RegistryStream(stream_context, stream_id, self._shortcut)
         yield from self.event_to_child(self.streams[stream_id], events.Start())

@@ -36,9 +36,7 @@ UNUSED: dict[str, tuple[str, ...]] = {
 
 
 def remove_unused_addons(addons: addonmanager.AddonManager, options: optmanager.OptManager) -> None:
-    """Remove what is unused; nothing when there is a user interface."""
-    if addons.get("view") is not None:
-        return
+    """Remove what is unused."""
     for name, switches in UNUSED.items():
         addon = addons.get(name)
         if addon is not None and not any(getattr(options, switch) for switch in switches):

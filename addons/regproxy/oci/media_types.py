@@ -9,6 +9,7 @@ Negotiation itself is the upstream's: weights are not compared here.
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 MANIFEST_MEDIA_TYPES = (
     "application/vnd.oci.image.index.v1+json",
@@ -36,6 +37,11 @@ def accepted_manifest_types(accept_headers: Sequence[str]) -> tuple[str, ...]:
     `accept_headers` are the values of all `Accept` fields. Wildcards stay as they are; types of weight 0 are left out;
     malformed elements are skipped. A client that says nothing accepts `*/*`.
     """
+    return _accepted(tuple(accept_headers))
+
+
+@lru_cache(maxsize=1024)  # every client sends one of a few lists, with every request
+def _accepted(accept_headers: tuple[str, ...]) -> tuple[str, ...]:
     accepted: set[str] = set()
     refused: set[str] = set()
     for element in _elements(accept_headers):

@@ -35,17 +35,18 @@ class AccessLog:
     def response(self, flow: http.HTTPFlow) -> None:
         """Log an answer that has been sent; one whose body is a file is logged when the file has been sent."""
         if attached(flow) is None:
-            self._log(flow, _declared_length(flow), None)
+            self.log(flow, _declared_length(flow), None)
 
     def registry_body_sent(self, transfer: Transfer) -> None:
         """Log an answer whose body was a file."""
-        self._log(transfer.flow, transfer.sent_bytes, transfer.error)
+        self.log(transfer.flow, transfer.sent_bytes, transfer.error)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Log a request that got no answer."""
-        self._log(flow, 0, flow.error.msg if flow.error else None)
+        self.log(flow, 0, flow.error.msg if flow.error else None)
 
-    def _log(self, flow: http.HTTPFlow, sent_bytes: int, error: str | None) -> None:
+    def log(self, flow: http.HTTPFlow, sent_bytes: int, error: str | None) -> None:
+        """Print the line of a request to a registry, or through the proxy."""
         if door(flow.request) in (None, Door.OWN):
             return
         line = log_line(flow, exchange_of(flow), sent_bytes, error, time.time())

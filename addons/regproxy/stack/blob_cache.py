@@ -68,13 +68,19 @@ class BlobCache:
             case _:
                 pass
 
-    async def _answer(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> None:
+    def answer_stored(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> bool:
+        """Answer from the blob's file, if it is there. Raises StoreError."""
         stored = self._core.store.open_content(blob.digest)
-        if stored is not None:
-            exchange.cache_status = CacheStatus.HIT
+        if stored is None:
+            return False
+        exchange.cache_status = CacheStatus.HIT
+        with stored:
+            respond(flow, blob.digest, FileBody(os.dup(stored.fileno()), 0, stored.size_bytes))
+        return True
+
+    async def _answer(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> None:
+        if self.answer_stored(flow, exchange, blob):
             self._core.store_worked()
-            with stored:
-                respond(flow, blob.digest, FileBody(os.dup(stored.fileno()), 0, stored.size_bytes))
         elif flow.request.method == "HEAD":
             # Left to the registry: its HEAD and GET lead to URLs that are signed apart, and some storage answers no HEAD at all.
             exchange.cache_status = CacheStatus.MISS

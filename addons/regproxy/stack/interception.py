@@ -20,7 +20,7 @@ from regproxy.engine.connect_layer import (
     TunnelServer,
     Verdict,
 )
-from regproxy.engine.http_layer import Door, RegistryHttpLayer, door
+from regproxy.engine.http_layer import Door, RegistryHttpLayer, Shortcut, door
 from regproxy.oci.endpoint import EndpointError, parse_endpoint
 from regproxy.oci.errors import ErrorCode
 from regproxy.oci.names import Registry, parse_authority
@@ -43,6 +43,8 @@ class Interception:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self.shortcut: Shortcut | None = None
+        """What answers warm requests past the hooks; None sends every request through them."""
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """Put our layers on a connection to the proxy's port; what is not HTTP is left to mitmproxy."""
@@ -51,7 +53,7 @@ class Interception:
             return
         start = nextlayer.data_client()[:8]
         if start.startswith(b"CONNECT "):
-            nextlayer.layer = ConnectLayer(nextlayer.context)
+            nextlayer.layer = ConnectLayer(nextlayer.context, self.shortcut)
         elif len(start) == 8 and start[0] in _HTTP_METHOD_BYTES:
             nextlayer.layer = RegistryHttpLayer(nextlayer.context, HTTPMode.regular)
 

@@ -13,7 +13,7 @@ from regproxy.policy.tiers import tag_lifetime_s
 from regproxy.stack.answers import answer, oci_error
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
-from regproxy.stack.manifests import ManifestSource, Pull, Unobtainable
+from regproxy.stack.manifests import ManifestSource, Pull, Served, Unobtainable, Wanted
 from regproxy.stack.upstream_requests import content_request
 
 STALE_WARNING = '299 - "registry-proxy: the registry gave no answer, this is the last good one"'
@@ -42,30 +42,44 @@ class ManifestCache:
                     exchange.error = str(error)
                     flow.response = oci_error(error.status, ErrorCode.UNAVAILABLE, str(error))
                     return
-                exchange.cache_status, exchange.error = served.cache_status, served.reason
-                fields = served.fields | (
-                    {"Warning": STALE_WARNING} if served.cache_status is CacheStatus.STALE else {}
-                )
-                flow.response = answer(served.status, fields, served.body, length_bytes=served.length_bytes)
+                respond(flow, exchange, served)
             case _:
                 pass
 
+    def answer_warm(self, flow: http.HTTPFlow, exchange: Exchange, manifest: Manifest) -> bool:
+        """Answer from memory, without waiting, if it can be done. Raises StoreError."""
+        served = self._source.serve_warm(self._wanted(flow, exchange, manifest))
+        if served is None:
+            return False
+        respond(flow, exchange, served)
+        return True
+
     def _pull(self, flow: http.HTTPFlow, exchange: Exchange, manifest: Manifest) -> Pull:
+        return Pull.of(
+            self._wanted(flow, exchange, manifest),
+            get_request=content_request("GET", flow, exchange, manifest),
+            head_request=content_request("HEAD", flow, exchange, manifest),
+        )
+
+    def _wanted(self, flow: http.HTTPFlow, exchange: Exchange, manifest: Manifest) -> Wanted:
         settings = self._core.settings
         lifetime_s = (
             float("inf")
             if isinstance(manifest.reference, Digest)
-            else tag_lifetime_s(
-                manifest.reference, settings.tiers, caching_enabled=settings.enable_manifest_cache
-            )
+            else tag_lifetime_s(manifest.reference, settings.tiers, caching_enabled=settings.enable_manifest_cache)
         )
         no_cache = "no-cache" in flow.request.headers.get("cache-control", "").lower()
-        return Pull(
+        return Wanted(
             registry=exchange.registry,
             manifest=manifest,
-            accepted=accepted_manifest_types(flow.request.headers.get_all("accept")),
+            accepted=accepted_manifest_types(tuple(flow.request.headers.get_all("accept"))),
             head=flow.request.method == "HEAD",
             lifetime_s=0.0 if no_cache else lifetime_s,
-            get_request=content_request("GET", flow, exchange, manifest),
-            head_request=content_request("HEAD", flow, exchange, manifest),
         )
+
+
+def respond(flow: http.HTTPFlow, exchange: Exchange, served: Served) -> None:
+    """Write an answer to the flow, and how it came about to the exchange."""
+    exchange.cache_status, exchange.error = served.cache_status, served.reason
+    fields = served.fields | ({"Warning": STALE_WARNING} if served.cache_status is CacheStatus.STALE else {})
+    flow.response = answer(served.status, fields, served.body, length_bytes=served.length_bytes)

@@ -9,6 +9,7 @@ and 404 are answers, not failures (`policy.freshness`).
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import Self
 
 from regproxy.oci.descriptor import Descriptor
 from regproxy.oci.digest import Digest
@@ -23,6 +24,7 @@ from regproxy.stack.answers import content_fields, passed_on
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus
 from regproxy.store.errors import StoreError
+from regproxy.store.hot import StoredManifest
 from regproxy.store.records import TagKey, TagRecord
 
 MANIFEST_LIMIT_BYTES = 4 * 1024 * 1024
@@ -43,8 +45,8 @@ class Unobtainable(Exception):  # noqa: N818 - the state of the manifest
 
 
 @dataclass(frozen=True, slots=True)
-class Pull:
-    """One request for a manifest."""
+class Wanted:
+    """What a client wants to have, and how fresh."""
 
     registry: Registry
     manifest: Manifest
@@ -52,18 +54,37 @@ class Pull:
     head: bool
     lifetime_s: float
     """How long an answer for this tag is fresh; 0 revalidates every time."""
-    get_request: UpstreamRequest
-    head_request: UpstreamRequest
-
-    @property
-    def request(self) -> UpstreamRequest:
-        """The client's own request, passed on: HEAD stays HEAD."""
-        return self.head_request if self.head else self.get_request
 
     @property
     def tag_key(self) -> TagKey:
         """Where the answer for this tag and these media types is recorded."""
         return TagKey(str(self.registry), self.manifest.name, str(self.manifest.reference), self.accepted)
+
+
+@dataclass(frozen=True, slots=True)
+class Pull(Wanted):
+    """One request for a manifest, and how to ask the registry for it."""
+
+    get_request: UpstreamRequest
+    head_request: UpstreamRequest
+
+    @classmethod
+    def of(cls, wanted: Wanted, get_request: UpstreamRequest, head_request: UpstreamRequest) -> Self:
+        """Add to what is wanted how to ask for it."""
+        return cls(
+            wanted.registry,
+            wanted.manifest,
+            wanted.accepted,
+            wanted.head,
+            wanted.lifetime_s,
+            get_request=get_request,
+            head_request=head_request,
+        )
+
+    @property
+    def request(self) -> UpstreamRequest:
+        """The client's own request, passed on: HEAD stays HEAD."""
+        return self.head_request if self.head else self.get_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +107,18 @@ class ManifestSource:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._flights: SingleFlight[tuple[UpstreamRequest, tuple[str, ...]], Served] = SingleFlight()
+
+    def serve_warm(self, wanted: Wanted) -> Served | None:
+        """Return a fresh answer that is in memory, without waiting. Raises StoreError."""
+        store, digest = self._core.store, wanted.manifest.reference
+        if not isinstance(digest, Digest):
+            record = store.recall_tag(wanted.tag_key)
+            if record is None or not is_fresh(record.checked_at_s, wanted.lifetime_s, time.time()):
+                return None
+            if wanted.head:
+                return _of_record(record, CacheStatus.HIT)
+            digest = record.descriptor.digest
+        return _of_content(wanted, digest, store.recall_manifest(digest), CacheStatus.HIT)
 
     async def serve(self, pull: Pull) -> Served:
         """Return the answer. Raises `Unobtainable`."""
@@ -200,12 +233,9 @@ class ManifestSource:
 
     async def _recorded(self, pull: Pull, record: TagRecord, status: CacheStatus) -> Served | None:
         """Serve what a record points to. A HEAD needs the record only."""
-        descriptor = record.descriptor
         if pull.head:
-            return Served(
-                200, content_fields(descriptor.digest, descriptor.media_type), b"", descriptor.size_bytes, status
-            )
-        return await self._stored(pull, descriptor.digest, status)
+            return _of_record(record, status)
+        return await self._stored(pull, record.descriptor.digest, status)
 
     async def _stored(self, pull: Pull, digest: Digest, status: CacheStatus) -> Served | None:
         """Serve stored content, if the client accepts its media type."""
@@ -214,10 +244,7 @@ class ManifestSource:
         except StoreError as error:
             self._core.store_failed(error)
             return None
-        if stored is None or not is_accepted(stored.media_type, pull.accepted):
-            return None
-        body, length = (b"", len(stored.body)) if pull.head else (stored.body, None)
-        return Served(200, content_fields(digest, stored.media_type), body, length, status)
+        return _of_content(pull, digest, stored, status)
 
     def _has(self, digest: Digest) -> bool:
         try:
@@ -227,6 +254,20 @@ class ManifestSource:
         if stored is not None:
             stored.close()
         return stored is not None
+
+
+def _of_record(record: TagRecord, status: CacheStatus) -> Served:
+    """Answer a HEAD from a tag record alone."""
+    descriptor = record.descriptor
+    return Served(200, content_fields(descriptor.digest, descriptor.media_type), b"", descriptor.size_bytes, status)
+
+
+def _of_content(wanted: Wanted, digest: Digest, stored: StoredManifest | None, status: CacheStatus) -> Served | None:
+    """Answer with stored content, if the client accepts its media type."""
+    if stored is None or not is_accepted(stored.media_type, wanted.accepted):
+        return None
+    body, length = (b"", len(stored.body)) if wanted.head else (stored.body, None)
+    return Served(200, content_fields(digest, stored.media_type), body, length, status)
 
 
 def _verified(pull: Pull, answer: Answer) -> Descriptor:

@@ -21,6 +21,8 @@ from regproxy.origin.client import Upstream, UpstreamOptions
 from regproxy.settings import Settings, SettingsError, load_settings
 from regproxy.stack.announcements import announce
 from regproxy.stack.core import Core
+from regproxy.stack.interception import Interception
+from regproxy.stack.warm_shortcut import WarmShortcut
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
 
@@ -35,8 +37,17 @@ class Startup:
 
     name = "registry-startup"
 
-    def __init__(self, core: Core, certificates: Certificates, sender: BodySender) -> None:
+    def __init__(
+        self,
+        core: Core,
+        certificates: Certificates,
+        sender: BodySender,
+        interception: Interception,
+        shortcut: WarmShortcut,
+    ) -> None:
         self._core = core
+        self._interception = interception
+        self._shortcut = shortcut
         self._certificates = certificates
         self._sender = sender
 
@@ -78,7 +89,9 @@ class Startup:
         self._sender.stall_limit_s = settings.send_timeout_s
         self._core.start(store, upstream, authority)
         asyncio_utils.create_task(store.housekeeping(), name="store housekeeping", keep_ref=True)
-        remove_unused_addons(ctx.master.addons, ctx.options)
+        if ctx.master.addons.get("view") is None:  # a user interface is to see every request, and needs its addons
+            self._interception.shortcut = self._shortcut
+            remove_unused_addons(ctx.master.addons, ctx.options)
         for warning in settings.warnings:
             logger.warning("%s", warning)
         logger.info("%s", summary(settings))

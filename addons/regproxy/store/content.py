@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Never, Self
 
 from regproxy.oci.digest import Digest
-from regproxy.store.errors import StoreError
+from regproxy.store.errors import StoreError, translated
 from regproxy.store.eviction import Usage
 from regproxy.store.flights import Fetch, Flights
 from regproxy.store.hot import HotRecords, StoredManifest

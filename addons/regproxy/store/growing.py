@@ -170,9 +170,13 @@ class GrowingFile:
 
     async def commit(self, size_bytes: int) -> None:
         """Hand the verified file over to the store; once begun it is not undone by a cancellation."""
-        if self._claimed_space_bytes != size_bytes:
-            await self._in_writer(self.file.truncate, size_bytes)
-        committing = asyncio.ensure_future(self._home.commit(self._digest, self.file))
+
+        async def commit() -> None:
+            if self._claimed_space_bytes != size_bytes:
+                await self._in_writer(self.file.truncate, size_bytes)
+            await self._home.commit(self._digest, self.file)
+
+        committing = asyncio.ensure_future(commit())
         self._in_flight.add(committing)
         committing.add_done_callback(self._in_flight.discard)
         await asyncio.shield(committing)
