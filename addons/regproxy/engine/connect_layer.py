@@ -172,5 +172,12 @@ class ConnectLayer(layer.Layer):
             f"HTTP/1.1 {status} {status_codes.RESPONSES.get(status, '')}\r\nContent-Type: text/plain; charset=utf-8\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
+        # What still comes is passed over: a client that floods is not answered for each piece.
+        self._handle_event = self._refused  # type: ignore[method-assign]
         yield commands.SendData(self.context.client, head.encode() + body)
         yield commands.CloseConnection(self.context.client)
+
+    def _refused(self, event: events.Event) -> layer.CommandGenerator[None]:
+        self._received.clear()
+        if isinstance(event, events.ConnectionClosed):
+            yield commands.CloseConnection(self.context.client)

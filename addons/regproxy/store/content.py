@@ -155,8 +155,6 @@ class Store:
         in_doubt = digest in self._doubts.unverified
         await self._open_ledger().put(digest, body, media_type, trust_stored=not in_doubt)
         self._doubts.settle(digest)
-        if media_type:
-            self._hot.keep_manifest(digest, StoredManifest(media_type, body))
 
     async def media_type(self, digest: Digest) -> str | None:
         """Return the media type content was stored with, "" for a blob, None when the content is not known."""
