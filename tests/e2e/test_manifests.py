@@ -128,6 +128,7 @@ class TestTiers:
 
     @pytest.fixture
     def client(self, start_proxy: StartProxy) -> Client:
+        """Return a client of a proxy with these tiers."""
         return start_proxy(TIERS).client()
 
     @pytest.mark.parametrize(
@@ -220,9 +221,8 @@ class TestTiers:
         self, lab: Lab, proxy: Proxy, build_image: MakeImage, tmp_path: Path
     ) -> None:
         """By default a tag is never fresh: each pull with a real client sends one HEAD and nothing else."""
-        lab.push(build_image(), "manifests/uncached", "v1.2.3")
         reference = f"{lab.other.name}/manifests/uncached:v1.2.3"
-        lab.push(build_image("other"), "manifests/uncached", "v1.2.3", to=lab.other)
+        lab.push(build_image(), "manifests/uncached", "v1.2.3", to=lab.other)
         proxy.skopeo("cold").pull(reference, tmp_path / "cold")
         for turn in ("second", "third"):
             mark = lab.other.log.mark()
@@ -237,6 +237,7 @@ class TestWhatIsNotBelieved:
     LIE = sha256(b"something else")
 
     def get(self, proxy: Proxy, origin: Origin, reference: str = "latest") -> Response:
+        """Return the proxy's answer for a reference of the scripted origin."""
         return proxy.client().get(tag_url(origin.name, "some/image", reference), {"Accept": MANIFEST})
 
     @pytest.mark.parametrize("reference", ["latest", LIE], ids=["by tag", "by digest"])

@@ -48,7 +48,8 @@ def load_or_create(certificate_file: Path, key_file: Path, passphrase: str | Non
         return _load(certificate_file, key_file, passphrase)
     if key_file.exists():
         raise AuthorityError(
-            f"{key_file} exists but its certificate {certificate_file} does not: restore the certificate, or remove the key to get a new CA"
+            f"{key_file} exists but its certificate {certificate_file} does not: restore the certificate, "
+            "or remove the key to get a new CA"
         )
     return _create(certificate_file, key_file, now)
 
@@ -63,7 +64,8 @@ def _load(certificate_file: Path, key_file: Path, passphrase: str | None) -> Aut
         key_pem = key_file.read_bytes()
     except FileNotFoundError:
         raise AuthorityError(
-            f"the CA certificate {certificate_file} has no key: put it at {key_file}, or remove the certificate to get a new CA"
+            f"the CA certificate {certificate_file} has no key: put it at {key_file}, "
+            "or remove the certificate to get a new CA"
         ) from None
     except OSError as error:
         raise AuthorityError(f"the CA key {key_file} cannot be read: {_reason(error)}") from None
@@ -115,7 +117,8 @@ def _create(certificate_file: Path, key_file: Path, now: dt.datetime) -> Authori
         _write_new(certificate_file, chain_pem, 0o644)
     except OSError as error:
         raise AuthorityError(
-            f"a new CA cannot be written to {certificate_file.parent}: {_reason(error)}; make it writable once, or put ca.crt and ca.key there"
+            f"a new CA cannot be written to {certificate_file.parent}: {_reason(error)}; make it writable once, "
+            "or put ca.crt and ca.key there"
         ) from None
     return Authority(certificate, key, chain_pem)
 

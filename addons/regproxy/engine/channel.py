@@ -77,9 +77,7 @@ class PlainChannel(Channel):
 
 
 class TlsChannel(Channel):
-    """Encrypts with the client's own OpenSSL connection, which works on memory and is lent for the time of the
-    transfer.
-    """
+    """Encrypts with the client's own OpenSSL connection, which works on memory and is lent for the transfer."""
 
     def __init__(self, socket_fd: int, tls: SSL.Connection) -> None:
         super().__init__(socket_fd)

@@ -120,9 +120,7 @@ class ConnectLayer(layer.Layer):
         yield from self._first_bytes(events.DataReceived(self.context.client, b""))
 
     def _first_bytes(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """Tell TLS from plain HTTP by the first bytes inside the tunnel (a `http://` registry may be reached through
-        CONNECT).
-        """
+        """Tell TLS from plain HTTP by the first bytes: a `http://` registry may be reached through CONNECT."""
         match event:
             case events.DataReceived():
                 self._received += event.data

@@ -1,5 +1,4 @@
-"""mitmproxy's HTTP layer with two changes: a response's body may be a file, and an early answer does not swallow a
-request's body.
+"""mitmproxy's HTTP layer, with bodies that are files and early answers that do not swallow a request's body.
 
 Set through the public `next_layer` hook where the built-in would set `HttpLayer`. Seen at mitmproxy 12.2.3: a hook's
 `args()` must return exactly one object, since `handle_hook` unpacks one and an error there hangs the client without a

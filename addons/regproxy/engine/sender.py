@@ -123,9 +123,7 @@ async def _released(body: FileBody, position: int) -> int:
 
 
 def _client_writer(transfer: Transfer) -> asyncio.StreamWriter:
-    """Return the stream that mitmproxy writes to this client with; ConnectionResetError (an OSError) when the client
-    has gone.
-    """
+    """Return the stream that mitmproxy writes to this client with; ConnectionResetError when the client has gone."""
     proxyserver = ctx.master.addons.get("proxyserver")
     handler = proxyserver.connections.get(transfer.client.id)
     connection_io = None if handler is None else handler.transports.get(transfer.client)

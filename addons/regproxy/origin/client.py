@@ -67,9 +67,7 @@ class Upstream:
         self._session: aiohttp.ClientSession | None = None
 
     def open(self) -> None:
-        """Make the session; no connection is opened yet. Raises OSError or ssl.SSLError when the CA bundle cannot be
-        used.
-        """
+        """Make the session; no connection is opened yet. Raises OSError (ssl.SSLError is one) for a bad CA bundle."""
         connector = aiohttp.TCPConnector(
             resolver=self._resolver, use_dns_cache=False, limit=0, ssl=tls_context(self._options), keepalive_timeout=60
         )

@@ -36,6 +36,7 @@ _DURATION = re.compile(
 _SIZE = re.compile(r"([0-9]{1,15})([kKmMgGtT]?)")
 _SIZE_UNIT_BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _HIGHEST_PORT = 65535
+_LARGEST_COUNT = 64
 
 
 def strip_quotes(text: str) -> str:
@@ -79,6 +80,14 @@ def parse_port(text: str) -> int:
     stripped = text.strip()
     if not re.fullmatch(r"[0-9]{1,5}", stripped) or not 1 <= int(stripped) <= _HIGHEST_PORT:
         raise ValueError(f"not a port number (1-{_HIGHEST_PORT})")
+    return int(stripped)
+
+
+def parse_count(text: str) -> int:
+    """Return a number from 1 to 64."""
+    stripped = text.strip()
+    if not re.fullmatch(r"[0-9]{1,2}", stripped) or not 1 <= int(stripped) <= _LARGEST_COUNT:
+        raise ValueError(f"not a number from 1 to {_LARGEST_COUNT}")
     return int(stripped)
 
 

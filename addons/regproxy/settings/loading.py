@@ -68,6 +68,8 @@ class _Reader:
             trusted_hosts=self._list("TRUSTED_HOSTS", _parse_host, self.errors),
             upstream_mappings=self._list("UPSTREAM_MAPPINGS", UpstreamMapping.parse, self.errors),
             disable_ipv6=self._flag("DISABLE_IPV6"),
+            download_connections=self._value("DOWNLOAD_CONNECTIONS", grammar.parse_count),
+            download_part_bytes=self._value("DOWNLOAD_PART_SIZE", grammar.parse_size_bytes),
             enable_manifest_cache=self._flag("ENABLE_MANIFEST_CACHE"),
             tiers=self._tiers(),
             allow_push=self._flag("ALLOW_PUSH"),

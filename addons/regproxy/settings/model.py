@@ -51,6 +51,10 @@ class Settings:
     upstream_mappings: tuple[UpstreamMapping, ...]
     disable_ipv6: bool
     """True: upstreams are reached by IPv4 only."""
+    download_connections: int
+    """Most connections over which one blob is fetched."""
+    download_part_bytes: int
+    """Least size of the part of a blob that is worth a connection."""
     enable_manifest_cache: bool
     tiers: tuple[Tier, ...]
     """Tag tiers in the order in which they are tried; the last one, `default`, takes every tag."""

@@ -104,6 +104,8 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         meaning="Where a name is really reached: `name=address` or `name=address:port`, a list",
     ),
     Setting(variable="DISABLE_IPV6", default="false", meaning="Reach upstreams by IPv4 only"),
+    Setting(variable="DOWNLOAD_CONNECTIONS", default="4", meaning="Most connections for one large blob; 1 to 64"),
+    Setting(variable="DOWNLOAD_PART_SIZE", default="16m", meaning="Least part of a blob that gets its own connection"),
     Setting(
         variable="ENABLE_MANIFEST_CACHE",
         default="false",

@@ -51,7 +51,8 @@ class AccessLog:
             return
         line = log_line(flow, exchange_of(flow), sent_bytes, error, time.time())
         try:
-            print(line, file=sys.stdout, flush=True)
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
         except OSError as failure:
             logger.debug("the access log cannot be written: %s", failure)
 

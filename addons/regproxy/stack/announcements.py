@@ -1,6 +1,7 @@
 """What the proxy says of itself while it runs: lines of level INFO and below, on standard error.
 
-Warnings and errors are printed by mitmproxy. Its own INFO lines (a connect and a disconnect for each connection) stay off.
+Warnings and errors are printed by mitmproxy. Its own INFO lines (a connect and a disconnect for each connection) stay
+off.
 """
 
 import logging

@@ -26,7 +26,7 @@ PASSED_ON = frozenset(
         "www-authenticate",
     }
 )
-"""The fields of an upstream's answer that mean something to a client; the rest concerns the connection or a cookie jar."""
+"""Fields of an upstream's answer that mean something to a client; the rest concerns the connection or a cookie jar."""
 
 
 def answer(
@@ -44,9 +44,7 @@ def answer(
 
 
 def oci_error(status: int, code: ErrorCode, message: str, **fields: str) -> http.Response:
-    """Build an error as the distribution-spec wants it ("Error Codes"); fields of the name `retry_after` become
-    `Retry-After`.
-    """
+    """Build an error as the distribution-spec wants it ("Error Codes"); `retry_after` becomes `retry-after`."""
     headers = {"Content-Type": "application/json; charset=utf-8"}
     headers.update({field.replace("_", "-"): value for field, value in fields.items()})
     return answer(status, headers, error_body(code, message))

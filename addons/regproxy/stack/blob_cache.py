@@ -21,7 +21,7 @@ from regproxy.oci.ranges import (
     parse_range,
     unsatisfied_content_range,
 )
-from regproxy.origin.blobs import fill
+from regproxy.origin.blobs import Connections, fill
 from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.errors import UpstreamRefused, UpstreamUnavailable
 from regproxy.stack.answers import answer, content_fields, oci_error, relay
@@ -49,9 +49,7 @@ class BlobCache:
         self._core = core
 
     async def request(self, flow: http.HTTPFlow) -> None:
-        """Answer from the store, or from a download that fills it; a store that fails leaves the request to the
-        upstream.
-        """
+        """Answer from the store, or from a download that fills it; if the store fails, the upstream is to answer."""
         exchange = unanswered(flow)
         if exchange is None or exchange.cache_status is CacheStatus.BYPASS:
             return
@@ -82,7 +80,8 @@ class BlobCache:
         if self.answer_stored(flow, exchange, blob):
             self._core.store_worked()
         elif flow.request.method == "HEAD":
-            # Left to the registry: its HEAD and GET lead to URLs that are signed apart, and some storage answers no HEAD at all.
+            # Left to the registry: its HEAD and GET lead to URLs that are signed apart, and some storage answers no
+            # HEAD at all.
             exchange.cache_status = CacheStatus.MISS
         else:
             exchange.cache_status = CacheStatus.MISS
@@ -90,6 +89,8 @@ class BlobCache:
 
     async def _download(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> None:
         """Join the running download of this digest, or start it."""
+        settings = self._core.settings
+        connections = Connections(settings.download_connections, settings.download_part_bytes)
         request = content_request("GET", flow, exchange, blob)
         for _ in range(OTHERS_REFUSALS):
             ours = False
@@ -97,14 +98,15 @@ class BlobCache:
             async def fetch(ingest: Ingest, request: UpstreamRequest = request) -> None:
                 nonlocal ours
                 ours = True
-                await fill(ingest, request, self._core.upstream)
+                await fill(ingest, request, self._core.upstream, connections)
 
             ingest = self._core.store.join_or_start(blob.digest, fetch)
             try:
                 size_bytes = await ingest.size()
             except UpstreamRefused as error:
                 if not ours:
-                    continue  # refused to someone else, of another repository perhaps: that says nothing about this client
+                    # Refused to someone else, of another repository perhaps: that says nothing about this client.
+                    continue
                 exchange.error = str(error)
                 flow.response = relay(error.answer, head=False)
             except UpstreamUnavailable as error:

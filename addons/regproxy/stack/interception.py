@@ -98,7 +98,7 @@ class Interception:
         return True
 
     async def server_connect(self, connecting: server_hooks.ServerConnectionHookData) -> None:
-        """Send mitmproxy's own upstream connections where a name is mapped to, and keep plain http out of this machine."""
+        """Send mitmproxy's own upstream connections where a name is mapped to, and keep them out of this machine."""
         address = connecting.server.address
         if address is None or connecting.server.error or isinstance(connecting.server, TunnelServer):
             return
@@ -134,7 +134,8 @@ class Interception:
             flow.response = oci_error(400, error.code, str(error))
             return
         if flow.request.method in ("GET", "HEAD") and _has_body(flow.request):
-            # RFC 9110 section 9.3.1: content in a GET has no defined meaning, and is how requests are smuggled past a cache.
+            # RFC 9110 section 9.3.1: content in a GET has no defined meaning, and is how requests are smuggled past a
+            # cache.
             flow.response = oci_error(400, ErrorCode.UNSUPPORTED, "a GET or HEAD request must not have a body")
             return
         pattern = find_pattern(registry.host, registry.port, settings.registries)

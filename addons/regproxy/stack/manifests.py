@@ -201,9 +201,7 @@ class ManifestSource:
                 await self._remember(pull.tag_key, TagRecord(descriptor, time.time()))
 
     async def _remember_moved(self, pull: Pull, record: TagRecord | None, described: Descriptor | None) -> None:
-        """A HEAD tells where a tag points now. What it pointed to before stays at hand until the new content has been
-        fetched.
-        """
+        """Record where a HEAD says the tag points now; what it pointed to stays at hand until the new is fetched."""
         if described is None or isinstance(pull.manifest.reference, Digest):
             return
         previous = None
@@ -271,9 +269,7 @@ def _of_content(wanted: Wanted, digest: Digest, stored: StoredManifest | None, s
 
 
 def _verified(pull: Pull, answer: Answer) -> Descriptor:
-    """Check a manifest against its digest. Raises `Unobtainable`: a body that does not match is neither served nor
-    stored.
-    """
+    """Check a manifest against its digest. Raises `Unobtainable`: no other body is served or stored."""
     reference = pull.manifest.reference
     declared = _declared_digest(answer)
     expected = reference if isinstance(reference, Digest) else declared

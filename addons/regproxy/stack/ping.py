@@ -4,6 +4,8 @@ Without it a warm cache is useless in an outage: clients ask `/v2/` first and gi
 is never answered here: `docker login` checks a password with it.
 """
 
+import asyncio
+
 from mitmproxy import http
 
 from regproxy.oci.endpoint import Ping
@@ -13,6 +15,7 @@ from regproxy.policy.freshness import Status, stale_allowed
 from regproxy.stack.answers import answer, first_value, oci_error, relay
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, unanswered
+from regproxy.stack.manifests import REVALIDATION_LIMIT_S
 from regproxy.stack.upstream_requests import ping_request
 
 BODY_LIMIT_BYTES = 64 * 1024
@@ -33,7 +36,10 @@ class RegistryPing:
             return
         has_credentials = first_value(flow.request.headers, "authorization") is not None
         try:
-            upstream = await self._core.upstream.ask(ping_request(flow, exchange), BODY_LIMIT_BYTES)
+            async with asyncio.timeout(None if has_credentials else REVALIDATION_LIMIT_S):
+                upstream = await self._core.upstream.ask(ping_request(flow, exchange), BODY_LIMIT_BYTES)
+        except TimeoutError:
+            exchange.error = f"{exchange.registry} did not answer in {REVALIDATION_LIMIT_S:g} s"
         except (UpstreamUnavailable, AnswerTooLarge) as error:
             exchange.error = str(error)
             if has_credentials:

@@ -42,7 +42,7 @@ class PushBypass:
             flow.response = plain_text(405, f"{flow.request.method} method is not allowed")
 
     def _leave_reads_of_a_push_alone(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
-        """A push asks by HEAD which blobs it may skip: only the registry knows, a cached yes would make a broken image."""
+        """Ask the registry itself which blobs a push may skip: a cached yes would make a broken image."""
         if self._core.settings.allow_push and flow.request.method == "HEAD" and isinstance(exchange.endpoint, Blob):
             exchange.cache_status = CacheStatus.BYPASS
 

@@ -111,7 +111,7 @@ def mitmproxy_options(settings: Settings) -> dict[str, object]:
         "listen_port": settings.listen_port,
         "connection_strategy": "lazy",  # eager: CONNECT fails when the upstream is down and no addon is ever asked
         "upstream_cert": False,  # true: leaves copy the names of upstream certificates
-        "http2": False,  # the sender writes past HTTP's framing; dockerd, containerd, podman and skopeo speak 1.1 to a proxy anyway
+        "http2": False,  # the sender writes past HTTP's framing
         "http3": False,
         "onboarding": False,  # mitm.it: a second place that hands out a CA
         "block_global": False,  # true: nodes with public addresses could not pull
@@ -158,7 +158,8 @@ def summary(settings: Settings) -> str:
     """Return the line that says at start what this proxy does."""
     hosts = " ".join(str(pattern) for pattern in settings.registries)
     return (
-        f"registry-proxy listens on {settings.listen_host or '*'}:{settings.listen_port}, intercepts Docker Hub and {hosts or 'nothing else'}, "
+        f"registry-proxy listens on {settings.listen_host or '*'}:{settings.listen_port}, "
+        f"intercepts Docker Hub and {hosts or 'nothing else'}, "
         f"caches up to {settings.cache_max_size_bytes} bytes in {settings.cache_directory}; "
         f"tags {'by tier' if settings.enable_manifest_cache else 'revalidated at every pull'}, "
         f"pushes {'allowed' if settings.allow_push else 'refused'}"

@@ -44,6 +44,8 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
         ["quay.io", "ghcr.io", "*.dkr.ecr.*.amazonaws.com", "http://10.0.0.1:5000"],
     ),
     ("AUTH_REGISTRIES", lambda s: [c.host for c in s.credentials], [], "a.io:u:p b.io:u:p", ["a.io", "b.io"]),
+    ("DOWNLOAD_CONNECTIONS", lambda s: s.download_connections, 4, "1", 1),
+    ("DOWNLOAD_PART_SIZE", lambda s: s.download_part_bytes, 16 << 20, "64m", 64 << 20),
     ("VERIFY_SSL", lambda s: s.verify_ssl, True, "false", False),
     ("UPSTREAM_CA_FILE", lambda s: s.upstream_ca_file, None, "/x.pem", Path("/x.pem")),
     (
