@@ -21,5 +21,10 @@ class SingleFlight[Key: Hashable, Result]:
             task = asyncio.get_running_loop().create_task(call())
             if not task.done():  # an eager task may have ended already
                 self._running[key] = task
-                task.add_done_callback(lambda _: self._running.pop(key, None))
+                task.add_done_callback(lambda ended: self._forget(key, ended))
         return await asyncio.shield(task)
+
+    def _forget(self, key: Key, ended: asyncio.Task[Result]) -> None:
+        del self._running[key]
+        if not ended.cancelled():
+            ended.exception()  # seen, even if everyone who asked has left: asyncio would complain

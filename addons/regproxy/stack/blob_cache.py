@@ -138,7 +138,8 @@ def respond(flow: http.HTTPFlow, digest: Digest, body: FileBody) -> None:
     size_bytes = body.end
     fields = content_fields(digest, BLOB_MEDIA_TYPE) | {"Accept-Ranges": "bytes"}
     wanted = parse_range(flow.request.headers.get("range"), size_bytes)
-    if not if_range_matches(flow.request.headers.get("if-range"), fields["ETag"]):
+    # RFC 9110 section 14.2: range handling is defined for GET only.
+    if flow.request.method != "GET" or not if_range_matches(flow.request.headers.get("if-range"), fields["ETag"]):
         wanted = WholeBody()
     match wanted:
         case Unsatisfiable():
