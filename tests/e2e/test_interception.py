@@ -5,10 +5,13 @@ import json
 import re
 import socket
 import ssl
+from collections.abc import Iterator
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from lab.addresses import Address, free_port
+from lab.addresses import free_port
 from lab.fixtures import StartOrigin, StartProxy
 from lab.http_client import Client, ProxyRoute
 from lab.image import random_chunks
@@ -21,6 +24,13 @@ pytestmark = pytest.mark.e2e
 
 DIGEST = "sha256:" + "a" * 64
 REGISTRY = "origin.lab.test"
+
+
+@pytest.fixture(scope="module")
+def proxy(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """Start one proxy for this file: nothing here leaves anything in it."""
+    with lab.proxy(tmp_path_factory.mktemp("proxy")) as running:
+        yield running
 
 
 def connect_answer(proxy: Proxy, authority: str) -> tuple[int, str]:
@@ -43,6 +53,18 @@ def ask_inside(proxy: Proxy, authority: str, request: str) -> bytes:
         return read_to_end(connection)
 
 
+def flood(connection: socket.socket, start: bytes) -> None:
+    """Send a head of 100 MB without an end."""
+    connection.sendall(start)
+    for number in range(12_500):
+        connection.sendall(b"X-%d: %s\r\n" % (number, b"x" * 8000))
+
+
+def _closing(request: str, host: str) -> str:
+    """Return a request's head that asks for the end of the connection."""
+    return f"{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+
+
 def error_of(body: bytes) -> dict[str, str]:
     """Return the one error of an OCI error body."""
     (error,) = json.loads(body)["errors"]
@@ -58,7 +80,7 @@ class TestTunnels:
         client = Client(ProxyRoute(proxy.address, lab.pki.ca_file))
         assert client.get("https://edge.lab.test/page", {"Host": "any.thing"}).body == b"untouched"
         assert edge.log.requests()[0].host == "any.thing"
-        own = ssl.PEM_cert_to_DER_cert(lab.pki.certificate_file.read_text().partition("-----END")[0] + _END)
+        own = x509.load_pem_x509_certificate(lab.pki.certificate_file.read_bytes()).public_bytes(Encoding.DER)
         assert peer_certificate(proxy, "edge.lab.test:443", lab) == own
 
     def test_a_registry_is_intercepted_with_a_leaf_of_our_ca(self, lab: Lab, proxy: Proxy, origin: Origin) -> None:
@@ -68,7 +90,7 @@ class TestTunnels:
         with pytest.raises(ssl.SSLCertVerificationError):
             peer_certificate(proxy, f"{REGISTRY}:443", lab)
 
-    def test_bytes_that_are_not_tls_pass_a_tunnel(self, lab: Lab, start_proxy: StartProxy) -> None:
+    def test_bytes_that_are_not_tls_pass_a_tunnel(self, start_proxy: StartProxy) -> None:
         """A tunnel carries any protocol in both directions, also when its end speaks first."""
         proxy = start_proxy({"UPSTREAM_MAPPINGS": f"mail.lab.test=127.0.0.1:{(port := free_port())}"})
         with socket.create_server(("127.0.0.1", port)) as server, connected(proxy.address) as client:
@@ -136,9 +158,6 @@ class TestTunnels:
         assert (status, "down.lab.test:443" in text) == (502, True)
 
 
-_END = "-----END CERTIFICATE-----\n"
-
-
 class TestForwarding:
     def test_a_plain_http_request_is_forwarded(self, lab: Lab, start_proxy: StartProxy) -> None:
         """An absolute-form request to a host that is no registry gets that host's answer."""
@@ -160,13 +179,13 @@ class TestForwarding:
             server.setblocking(False)
             with pytest.raises(BlockingIOError):
                 server.accept()
-        assert answer.status in {403, 502}
+        assert answer.status == 502
         assert re.search(b"loopback|metadata|link-local", answer.body)
 
     def test_the_proxy_does_not_forward_to_itself(self, proxy: Proxy) -> None:
         """A request that names the proxy's own address in absolute form ends here and makes no loop."""
         answer = proxy.request("GET", f"http://{proxy.address}/healthz")
-        assert answer.status in {200, 403, 502}
+        assert answer.status == 502
         assert proxy.readiness() == 200
 
     def test_a_connection_to_the_port_is_not_a_way_around_the_rules(self, lab: Lab, proxy: Proxy) -> None:
@@ -244,11 +263,8 @@ class TestGarbage:
     def test_a_giant_head_is_refused(self, proxy: Proxy, door: str) -> None:
         """A head of megabytes is answered 431 or 400 before it is complete, and costs no memory."""
         start = f"CONNECT {REGISTRY}:443" if door == "connect" else f"GET http://{REGISTRY}/v2/"
-        with connected(proxy.address) as connection:
-            with pytest.raises((BrokenPipeError, ConnectionResetError)):
-                connection.sendall(f"{start} HTTP/1.1\r\n".encode())
-                for number in range(1_000_000):
-                    connection.sendall(b"X-%d: %s\r\n" % (number, b"x" * 8000))
+        with connected(proxy.address) as connection, pytest.raises((BrokenPipeError, ConnectionResetError)):
+            flood(connection, f"{start} HTTP/1.1\r\n".encode())
         assert proxy.readiness() == 200
 
 
@@ -257,9 +273,7 @@ class TestRequests:
         """The upstream is chosen by the CONNECT authority alone."""
         answer = proxy.client().get(f"https://{REGISTRY}/v2/", {"Host": "noauth.lab.test"})
         assert (answer.status, error_of(answer.body)["code"]) == (421, "UNSUPPORTED")
-        absolute = ask_inside(
-            proxy, f"{REGISTRY}:443", "GET https://noauth.lab.test/v2/ HTTP/1.1\r\nHost: noauth.lab.test\r\n\r\n"
-        )
+        absolute = ask_inside(proxy, f"{REGISTRY}:443", _closing("GET https://noauth.lab.test/v2/", "noauth.lab.test"))
         assert absolute.startswith((b"HTTP/1.1 421 ", b"HTTP/1.1 400 "))
         assert origin.log.count() == 0
 
@@ -284,7 +298,9 @@ class TestRequests:
         assert answer.header("Content-Type").startswith("application/json")
         assert origin.log.count() == 0
 
-    @pytest.mark.parametrize("fields", ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"])
+    @pytest.mark.parametrize(
+        "fields", ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"]
+    )
     def test_a_get_with_a_body_is_400(self, proxy: Proxy, origin: Origin, fields: str) -> None:
         """A body where none is defined is refused, and the connection ends so that it is not read as a request."""
         head = f"GET /v2/a/blobs/{DIGEST} HTTP/1.1\r\nHost: {REGISTRY}\r\n"
@@ -317,4 +333,3 @@ def test_the_credentials_of_a_client_for_the_proxy_go_no_further(proxy: Proxy, o
     origin.serve("/v2/", Reply(b"{}"))
     assert proxy.client().get(f"https://{REGISTRY}/v2/", field).status == 200
     assert "hidden" not in proxy.log
-    assert Address(*proxy.address) == proxy.address

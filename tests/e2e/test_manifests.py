@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,24 +45,36 @@ def tag_url(registry: str, name: str, tag: str = "latest") -> str:
     return f"https://{registry}/v2/{name}/manifests/{tag}"
 
 
+@pytest.fixture(scope="module")
+def tiered(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """Yield one proxy with TIERS; each test has a repository of its own."""
+    with lab.proxy(tmp_path_factory.mktemp("tiered"), TIERS) as running:
+        yield running
+
+
+@pytest.fixture
+def repository(request: pytest.FixtureRequest) -> str:
+    """Return the name of a repository that no other test uses."""
+    return f"manifests/{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]}"
+
+
 class TestWhoseContent:
     def test_the_same_name_and_tag_in_two_registries_are_two_images(
-        self, lab: Lab, start_proxy: StartProxy, build_image: MakeImage, tmp_path: Path
+        self, lab: Lab, tiered: Proxy, build_image: MakeImage, tmp_path: Path
     ) -> None:
         """Each client gets its registry's own image, also when both tags are fresh in the cache."""
         ours, theirs = build_image("ours"), build_image("theirs")
         lab.push(ours, "manifests/twins")
         lab.push(theirs, "manifests/twins", to=lab.other)
-        proxy = start_proxy(TIERS)
         for turn in ("cold", "warm"):
             for registry, image in ((lab.noauth, ours), (lab.other, theirs)):
                 folder = tmp_path / f"{turn}-{registry.name}"
-                proxy.skopeo(folder.name).pull(f"{registry.name}/manifests/twins:latest", folder)
+                tiered.skopeo(folder.name).pull(f"{registry.name}/manifests/twins:latest", folder)
                 pulled = set(hash_files(folder).values())
                 assert {digest.removeprefix("sha256:") for digest in (image.digest, *image.blobs)} <= pulled
 
     def test_each_client_gets_the_media_type_that_it_accepts(
-        self, lab: Lab, start_proxy: StartProxy, build_image: MakeImage
+        self, lab: Lab, tiered: Proxy, build_image: MakeImage
     ) -> None:
         """One tag, three clients with other Accept fields: each gets what the registry has for it, cold and cached."""
         lab.push(build_image(architectures=("amd64", "arm64")), "manifests/docker", manifest_format="v2s2")
@@ -69,7 +82,7 @@ class TestWhoseContent:
         accepts = [f"{DOCKER_LIST}, {DOCKER_MANIFEST}", DOCKER_MANIFEST, f"{INDEX}, {DOCKER_LIST}"]
         direct = [lab.client.get(url, {"Accept": accept}) for accept in accepts]
         assert [answer.header("Content-Type") for answer in direct] == [DOCKER_LIST, DOCKER_MANIFEST, DOCKER_LIST]
-        client = start_proxy(TIERS).client()
+        client = tiered.client()
         cold = [client.get(url, {"Accept": accept}) for accept in accepts]
         log = lab.noauth.log.mark()
         cached = [client.get(url, {"Accept": accept}) for accept in accepts]
@@ -80,13 +93,13 @@ class TestWhoseContent:
         assert log.count() == 0
 
     def test_a_docker_client_is_not_given_what_an_oci_client_got(
-        self, lab: Lab, start_proxy: StartProxy, build_image: MakeImage
+        self, lab: Lab, tiered: Proxy, build_image: MakeImage
     ) -> None:
         """A registry that has the tag only as OCI refuses a Docker client, and the cache does not overrule it."""
         image = build_image()
         lab.push(image, "manifests/oci")
         url = tag_url(lab.noauth.name, "manifests/oci")
-        client = start_proxy(TIERS).client()
+        client = tiered.client()
         assert client.get(url, {"Accept": MANIFEST}).body == image.read(image.digest)
         refused = client.get(url, {"Accept": DOCKER_MANIFEST})
         expected = lab.client.get(url, {"Accept": DOCKER_MANIFEST})
@@ -127,9 +140,9 @@ class TestTiers:
     OLD, NEW = b'{"schemaVersion": 2, "old": true}', b'{"schemaVersion": 2, "new": true}'
 
     @pytest.fixture
-    def client(self, start_proxy: StartProxy) -> Client:
+    def client(self, tiered: Proxy) -> Client:
         """Return a client of a proxy with these tiers."""
-        return start_proxy(TIERS).client()
+        return tiered.client()
 
     @pytest.mark.parametrize(
         ("tag", "cache_type"),
@@ -139,11 +152,11 @@ class TestTiers:
         ],
     )
     def test_a_fresh_tag_sends_nothing_upstream(
-        self, client: Client, origin: Origin, tag: str, cache_type: str
+        self, client: Client, repository: str, origin: Origin, tag: str, cache_type: str
     ) -> None:
         """GET and HEAD of a tag whose time is not up are answered by the proxy alone."""
-        origin.serve(f"/v2/some/image/manifests/{tag}", served(self.OLD))
-        url = tag_url(origin.name, "some/image", tag)
+        origin.serve(f"/v2/{repository}/manifests/{tag}", served(self.OLD))
+        url = tag_url(origin.name, repository, tag)
         first = client.get(url, {"Accept": MANIFEST})
         assert (first.status, first.header(CACHE_STATUS), first.header(CACHE_TYPE)) == (200, "MISS", cache_type)
         mark = origin.log.mark()
@@ -153,10 +166,10 @@ class TestTiers:
         assert head.header("Docker-Content-Digest") == sha256(self.OLD)
         assert mark.requests() == []
 
-    def test_a_tag_whose_time_is_up_costs_one_head(self, client: Client, origin: Origin) -> None:
+    def test_a_tag_whose_time_is_up_costs_one_head(self, client: Client, repository: str, origin: Origin) -> None:
         """An unchanged tag is confirmed by exactly one HEAD, never fetched again."""
-        origin.serve("/v2/some/image/manifests/moving", served(self.OLD))
-        url = tag_url(origin.name, "some/image", "moving")
+        origin.serve(f"/v2/{repository}/manifests/moving", served(self.OLD))
+        url = tag_url(origin.name, repository, "moving")
         client.get(url, {"Accept": MANIFEST})
         for _ in range(2):
             mark = origin.log.mark()
@@ -178,9 +191,9 @@ class TestTiers:
         assert proxy.client().get(url, {"Accept": MANIFEST}).header(CACHE_STATUS) == "REVALIDATED"
         assert [request.method for request in mark.requests()] == ["HEAD"]
 
-    def test_a_tag_that_moved_gives_its_new_content(self, client: Client, origin: Origin) -> None:
+    def test_a_tag_that_moved_gives_its_new_content(self, client: Client, repository: str, origin: Origin) -> None:
         """HEAD tells of another digest, one GET brings the content, and the next revalidation is a HEAD again."""
-        path, url = "/v2/some/image/manifests/moving", tag_url(origin.name, "some/image", "moving")
+        path, url = f"/v2/{repository}/manifests/moving", tag_url(origin.name, repository, "moving")
         origin.serve(path, served(self.OLD))
         client.get(url, {"Accept": MANIFEST})
         origin.serve(path, served(self.NEW))
@@ -190,9 +203,9 @@ class TestTiers:
         assert [request.method for request in mark.requests()] == ["HEAD", "GET"]
         assert client.get(url, {"Accept": MANIFEST}).header(CACHE_STATUS) == "REVALIDATED"
 
-    def test_head_stays_head(self, client: Client, origin: Origin) -> None:
+    def test_head_stays_head(self, client: Client, repository: str, origin: Origin) -> None:
         """A client's HEAD is never made a GET, cold, stale or moved, and its answer describes the content."""
-        path, url = "/v2/some/image/manifests/moving", tag_url(origin.name, "some/image", "moving")
+        path, url = f"/v2/{repository}/manifests/moving", tag_url(origin.name, repository, "moving")
         origin.serve(path, served(self.OLD), served(self.OLD), served(self.NEW))
         for content in (self.OLD, self.OLD, self.NEW):
             answer = client.head(url, {"Accept": MANIFEST})
@@ -203,9 +216,9 @@ class TestTiers:
         assert {request.method for request in origin.log.requests()} == {"HEAD"}
         assert client.get(url, {"Accept": MANIFEST}).body == self.NEW
 
-    def test_no_cache_revalidates_a_fresh_tag(self, client: Client, origin: Origin) -> None:
+    def test_no_cache_revalidates_a_fresh_tag(self, client: Client, repository: str, origin: Origin) -> None:
         """Cache-Control: no-cache costs a HEAD, and a GET only because the tag has moved."""
-        path, url = "/v2/some/image/manifests/latest", tag_url(origin.name, "some/image")
+        path, url = f"/v2/{repository}/manifests/latest", tag_url(origin.name, repository)
         asking = {"Accept": MANIFEST, "Cache-Control": "max-age=0, No-Cache"}
         origin.serve(path, served(self.OLD))
         client.get(url, {"Accept": MANIFEST})
@@ -236,42 +249,40 @@ class TestWhatIsNotBelieved:
     RIGHT = b'{"schemaVersion": 2, "right": true}'
     LIE = sha256(b"something else")
 
-    def get(self, proxy: Proxy, origin: Origin, reference: str = "latest") -> Response:
+    def get(self, proxy: Proxy, repository: str, origin: Origin, reference: str = "latest") -> Response:
         """Return the proxy's answer for a reference of the scripted origin."""
-        return proxy.client().get(tag_url(origin.name, "some/image", reference), {"Accept": MANIFEST})
+        return proxy.client().get(tag_url(origin.name, repository, reference), {"Accept": MANIFEST})
 
     @pytest.mark.parametrize("reference", ["latest", LIE], ids=["by tag", "by digest"])
     def test_a_manifest_that_is_not_what_its_digest_says_is_neither_served_nor_stored(
-        self, start_proxy: StartProxy, origin: Origin, reference: str
+        self, tiered: Proxy, repository: str, origin: Origin, reference: str
     ) -> None:
         """The client gets 502 with the reason, nothing of the body is kept, and the next honest answer is served."""
-        proxy = start_proxy(TIERS)
-        path = f"/v2/some/image/manifests/{reference}"
+        path = f"/v2/{repository}/manifests/{reference}"
         wrong = b'{"schemaVersion": 2, "wrong": true}'
         fields = {"Content-Type": MANIFEST, "Docker-Content-Digest": self.LIE}
         origin.serve(path, Reply(wrong, headers=fields))
-        answer = self.get(proxy, origin, reference)
+        answer = self.get(tiered, repository, origin, reference)
         assert answer.status == 502
         assert self.LIE in json.loads(answer.body)["errors"][0]["message"]
         assert not {sha256(wrong), self.LIE} & {
-            f"sha256:{found}" for found in hash_files(proxy.cache_directory).values()
+            f"sha256:{found}" for found in hash_files(tiered.cache_directory).values()
         }
         right = b"something else" if reference == self.LIE else self.RIGHT
         origin.serve(path, served(right))
-        assert self.get(proxy, origin, reference).body == right
+        assert self.get(tiered, repository, origin, reference).body == right
 
     def test_a_tag_that_moved_to_a_lie_does_not_replace_the_stored_one(
-        self, start_proxy: StartProxy, origin: Origin
+        self, tiered: Proxy, repository: str, origin: Origin
     ) -> None:
         """A wrong body after a HEAD that told of a new digest is 502, and the tag is right again afterwards."""
-        proxy = start_proxy()
-        path = "/v2/some/image/manifests/latest"
+        path = f"/v2/{repository}/manifests/moving"
         origin.serve(path, served(self.RIGHT))
-        assert self.get(proxy, origin).status == 200
+        assert self.get(tiered, repository, origin, "moving").status == 200
         origin.serve(path, Reply(b"{}", headers={"Content-Type": MANIFEST, "Docker-Content-Digest": self.LIE}))
-        assert self.get(proxy, origin).status == 502
+        assert self.get(tiered, repository, origin, "moving").status == 502
         origin.serve(path, served(self.RIGHT))
-        again = self.get(proxy, origin)
+        again = self.get(tiered, repository, origin, "moving")
         assert (again.body, again.header(CACHE_STATUS)) == (self.RIGHT, "REVALIDATED")
 
     @pytest.mark.parametrize(
@@ -284,47 +295,57 @@ class TestWhatIsNotBelieved:
         ],
     )
     def test_the_content_type_is_served_as_it_was_sent(
-        self, start_proxy: StartProxy, origin: Origin, media_type: str
+        self, tiered: Proxy, repository: str, origin: Origin, media_type: str
     ) -> None:
         """Content-Type is the registry's to the letter, from the registry, from the cache, for GET and for HEAD."""
-        client = start_proxy(TIERS).client()
-        origin.serve("/v2/some/image/manifests/latest", served(self.RIGHT, media_type))
-        url = tag_url(origin.name, "some/image")
+        client = tiered.client()
+        origin.serve(f"/v2/{repository}/manifests/latest", served(self.RIGHT, media_type))
+        url = tag_url(origin.name, repository)
         accept = {"Accept": f"{MANIFEST}, application/vnd.example.unknown+json"}
         answers = [client.get(url, accept), client.get(url, accept), client.head(url, accept)]
         assert [answer.header("Content-Type") for answer in answers] == [media_type] * 3
         assert [answer.header(CACHE_STATUS) for answer in answers] == ["MISS", "HIT", "HIT"]
 
+    def test_a_type_that_the_client_did_not_list_is_cached_for_it_too(
+        self, tiered: Proxy, repository: str, origin: Origin
+    ) -> None:
+        """What a registry answers to an Accept field is its answer to this field, fresh or in an outage."""
+        for tag in ("latest", "moving"):
+            origin.serve(f"/v2/{repository}/manifests/{tag}", served(self.RIGHT, "application/json"))
+            assert self.get(tiered, repository, origin, tag).header(CACHE_STATUS) == "MISS"
+        origin.stop()
+        answers = [self.get(tiered, repository, origin, tag) for tag in ("latest", "moving")]
+        assert [answer.header(CACHE_STATUS) for answer in answers] == ["HIT", "STALE"]
+        assert [answer.header("Content-Type") for answer in answers] == ["application/json"] * 2
+
     def test_a_registry_without_a_digest_field_is_believed_by_the_hash(
-        self, start_proxy: StartProxy, origin: Origin
+        self, tiered: Proxy, repository: str, origin: Origin
     ) -> None:
         """A tag's answer without Docker-Content-Digest gets the digest of its bytes and is cached under it."""
-        proxy = start_proxy(TIERS)
-        origin.serve("/v2/some/image/manifests/latest", Reply(self.RIGHT, headers={"Content-Type": MANIFEST}))
-        first, second = self.get(proxy, origin), self.get(proxy, origin)
+        origin.serve(f"/v2/{repository}/manifests/latest", Reply(self.RIGHT, headers={"Content-Type": MANIFEST}))
+        first, second = self.get(tiered, repository, origin), self.get(tiered, repository, origin)
         assert first.header("Docker-Content-Digest") == second.header("Docker-Content-Digest") == sha256(self.RIGHT)
         assert second.header(CACHE_STATUS) == "HIT"
 
-    def test_a_refusal_is_passed_on_and_never_stored(self, start_proxy: StartProxy, origin: Origin) -> None:
+    def test_a_refusal_is_passed_on_and_never_stored(self, tiered: Proxy, repository: str, origin: Origin) -> None:
         """A registry's 404 reaches the client with its body each time, and the tag is served once it exists."""
-        proxy = start_proxy(TIERS)
         missing = Reply(b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}', 404, {"Content-Type": "application/json"})
-        path = "/v2/some/image/manifests/latest"
+        path = f"/v2/{repository}/manifests/latest"
         origin.serve(path, missing)
-        answers = [self.get(proxy, origin) for _ in range(2)]
+        answers = [self.get(tiered, repository, origin) for _ in range(2)]
         assert [(answer.status, answer.body) for answer in answers] == [(404, missing.body)] * 2
         assert origin.log.count(method="GET", path_contains=path) == 2
         origin.serve(path, served(self.RIGHT))
-        assert self.get(proxy, origin).body == self.RIGHT
+        assert self.get(tiered, repository, origin).body == self.RIGHT
 
 
 def test_an_image_index_and_its_manifests_are_served_by_digest_for_good(
-    lab: Lab, proxy: Proxy, build_image: MakeImage
+    lab: Lab, tiered: Proxy, build_image: MakeImage
 ) -> None:
     """Content by digest is asked for once, whatever the tiers say, and HEAD of it is answered from the store."""
     image: Image = build_image(architectures=("amd64", "arm64"))
     lab.push(image, "manifests/index")
-    client = proxy.client()
+    client = tiered.client()
     urls = {digest: tag_url(lab.noauth.name, "manifests/index", digest) for digest in image.manifests}
     for digest, url in urls.items():
         assert client.get(url, {"Accept": f"{INDEX}, {MANIFEST}"}).body == image.read(digest)

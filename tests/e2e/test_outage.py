@@ -179,7 +179,7 @@ class TestStatuses:
 
     @pytest.mark.parametrize("status", [429, 503])
     def test_a_failure_between_head_and_get_is_a_failure(self, client: Client, origin: Origin, status: int) -> None:
-        """The tag has moved but its content is refused for now: the old one is served, and the new one when it can be."""
+        """The tag has moved but its content is refused for now: the old one is served, then the new one."""
         moved = Reply(b'{"schemaVersion": 2, "moved": %d}' % status, headers={"Content-Type": MANIFEST})
         origin.serve(self.PATH, self.GOOD)
         client.get(self.URL, {"Accept": MANIFEST})

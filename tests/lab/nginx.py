@@ -59,9 +59,10 @@ class Front:
         if self.cdn_host is not None:
             signature = "expires=$msec&verify=$request_method-$request_id"
             sign = f"proxy_redirect ~^(https://{self.cdn_host}/.*)$ $1?{signature};"
+        # buffering, but never in a file: without it nginx ignores limit_rate
         forward = f"""proxy_pass http://{self.backend}; proxy_http_version 1.1; proxy_set_header Host $http_host;
           proxy_set_header X-Forwarded-Proto https; proxy_set_header Connection "";
-          proxy_buffering off; proxy_request_buffering off; proxy_connect_timeout 2s; {sign}"""
+          proxy_max_temp_file_size 0; proxy_request_buffering off; proxy_connect_timeout 2s; {sign}"""
         fields = " ".join(f'add_header {name} "{text}" always;' for name, text in self.manifest_headers)
         return f"location / {{ {forward} }} location ~ ^/v2/.+/manifests/ {{ {forward} {fields} }}"
 

@@ -17,6 +17,7 @@ from lab.addresses import Address
 DEBIAN_PACKAGES: Mapping[str, str] = {
     "docker-registry": "docker-registry",
     "nginx": "nginx-light",
+    "shellcheck": "shellcheck",
     "skopeo": "skopeo",
 }
 

@@ -27,7 +27,7 @@ def tunnelled(proxy: Address, authority: str, ca_file: Path) -> Iterator[ssl.SSL
     """Yield TLS with whoever answers behind a CONNECT to `host:port`; OSError when the proxy refuses it."""
     with connected(proxy) as plain:
         plain.sendall(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
-        head = _read_head(plain)
+        head = read_head(plain)
         if b" 200 " not in head.split(b"\r\n")[0]:
             raise OSError(head.decode("latin-1"))
         context = ssl.create_default_context(cafile=str(ca_file))
@@ -72,8 +72,8 @@ class _Received:
         return BytesIO(self._received)
 
 
-def _read_head(connection: socket.socket) -> bytes:
-    """Read up to the blank line and not a byte more."""
+def read_head(connection: socket.socket) -> bytes:
+    """Return the head of a message, and leave what follows it to be read; what came if the connection ends."""
     head = bytearray()
     while not head.endswith(b"\r\n\r\n"):
         byte = connection.recv(1)

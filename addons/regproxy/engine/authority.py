@@ -45,7 +45,7 @@ def load_or_create(certificate_file: Path, key_file: Path, passphrase: str | Non
     `passphrase` is tried before the predecessor's when the key is encrypted. Raises `AuthorityError`.
     """
     if certificate_file.exists():
-        return _load(certificate_file, key_file, passphrase)
+        return _load(certificate_file, key_file, passphrase, now)
     if key_file.exists():
         raise AuthorityError(
             f"{key_file} exists but its certificate {certificate_file} does not: restore the certificate, "
@@ -54,12 +54,17 @@ def load_or_create(certificate_file: Path, key_file: Path, passphrase: str | Non
     return _create(certificate_file, key_file, now)
 
 
-def _load(certificate_file: Path, key_file: Path, passphrase: str | None) -> Authority:
+def _load(certificate_file: Path, key_file: Path, passphrase: str | None, now: dt.datetime) -> Authority:
     try:
         chain_pem = certificate_file.read_bytes()
         certificate = x509.load_pem_x509_certificate(chain_pem)
     except (OSError, ValueError) as error:
         raise AuthorityError(f"the CA certificate {certificate_file} cannot be read: {_reason(error)}") from None
+    if certificate.not_valid_after_utc <= now:
+        raise AuthorityError(
+            f"the CA certificate {certificate_file} ended on {certificate.not_valid_after_utc:%Y-%m-%d}: "
+            f"put a new one there, or remove it and {key_file.name} to get a new CA"
+        )
     try:
         key_pem = key_file.read_bytes()
     except FileNotFoundError:
@@ -140,9 +145,12 @@ def _key_usage() -> x509.KeyUsage:
 def _write_new(path: Path, content: bytes, mode: int) -> None:
     """Create `path` whole or not at all, never readable by others in between."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)  # of a start that was killed: in a container every start has the same process id
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(fd, "wb") as file:
         file.write(content)
+        file.flush()
+        os.fsync(fd)
     temporary.rename(path)
 
 

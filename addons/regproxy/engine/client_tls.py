@@ -31,23 +31,21 @@ class InterceptedTlsLayer(ClientTLSLayer):
             yield from self._catch_up()
 
     def _catch_up(self) -> layer.CommandGenerator[None]:
-        held, self._held_data = b"".join(self._held_data), []
+        held, self._held_data = self._held_data, []
         closed, self._held_close = self._held_close, False
         if held:
-            yield from super().receive_data(held)
+            yield from super().receive_data(b"".join(held))
         if closed:
             yield from super().receive_close()
 
     def receive_data(self, data: bytes) -> layer.CommandGenerator[None]:
         """Decrypt what the client sent, or keep it while the connection is lent."""
-        if self._lent:
-            self._held_data.append(data)
-        else:
-            yield from super().receive_data(data)
+        self._held_data.append(data)
+        if not self._lent:
+            yield from self._catch_up()
 
     def receive_close(self) -> layer.CommandGenerator[None]:
         """Pass the client's close on, or keep it while the connection is lent."""
-        if self._lent:
-            self._held_close = True
-        else:
-            yield from super().receive_close()
+        self._held_close = True
+        if not self._lent:
+            yield from self._catch_up()

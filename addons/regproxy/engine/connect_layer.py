@@ -19,6 +19,9 @@ from mitmproxy.proxy.layers.http import HTTPMode
 from regproxy.engine.client_tls import InterceptedTlsLayer
 from regproxy.engine.http_layer import RegistryHttpLayer, Shortcut
 
+CONNECT_START = b"CONNECT "
+"""What a connection must begin with to come here for a tunnel."""
+
 HEAD_LIMIT_BYTES = 16 * 1024
 """A CONNECT head is a few hundred bytes; nginx allows 32 KiB of headers, Go's servers 1 MiB."""
 
@@ -90,6 +93,9 @@ class ConnectLayer(layer.Layer):
                 pass
 
     def _read_head(self) -> layer.CommandGenerator[None]:
+        if not CONNECT_START.startswith(self._received[: len(CONNECT_START)]):
+            yield from self._refuse(400, "this is an HTTP proxy, and what came is not an HTTP request")
+            return
         head, end_of_head, rest = self._received.partition(b"\r\n\r\n")
         if not end_of_head:
             if len(self._received) > HEAD_LIMIT_BYTES:

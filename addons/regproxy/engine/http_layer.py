@@ -24,10 +24,14 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
 )
 from mitmproxy.proxy.layers.http._hooks import HttpResponseHeadersHook, HttpResponseHook
+from mitmproxy.proxy.layers.http._http1 import Http1Server, make_error_response
 
 from regproxy.engine import bodies
 from regproxy.engine.bodies import FileBody
 from regproxy.engine.client_tls import InterceptedTlsLayer
+
+HEAD_LIMIT_BYTES = 256 * 1024
+"""What a client may send ahead of an answer: a head, in which some tokens take 100 kB, and a piece of a body."""
 
 
 class Door(enum.Enum):
@@ -112,6 +116,15 @@ class RegistryStream(HttpStream):
             _doors[event.request] = Door.TUNNEL
         else:
             _doors[event.request] = Door.FORWARD if event.request.host else Door.OWN
+        if event.request.method == "CONNECT":
+            # `connect_layer` takes a CONNECT that begins a connection. A later one would be tunnelled by mitmproxy,
+            # past its rules.
+            refusal = "a CONNECT must be the first request of its connection"
+            yield SendHttp(
+                ResponseProtocolError(self.stream_id, refusal, ErrorCode.GENERIC_CLIENT_ERROR), self.context.client
+            )
+            yield DropStream(self.stream_id)
+            return
         if self._answer_at_once(event):
             self.client_state = self._state_answered_at_once
             return
@@ -221,6 +234,32 @@ class RegistryHttpLayer(HttpLayer):
     def __init__(self, layer_context: context.Context, mode: HTTPMode, shortcut: Shortcut | None = None) -> None:
         super().__init__(layer_context, mode)
         self._shortcut = shortcut
+        self._overflowed = False
+
+    def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Let a client send no more than a head ahead of its answer: mitmproxy has no limit."""
+        if not self._overflows(event):
+            yield from super()._handle_event(event)
+            return
+        if self._overflowed:
+            return
+        self._overflowed = True
+        server = self.connections[self.context.client]
+        assert isinstance(server, Http1Server)
+        if server.state == server.read_headers:
+            reason = f"the request's head is larger than {HEAD_LIMIT_BYTES} bytes"
+            yield commands.SendData(self.context.client, make_error_response(431, reason))
+        yield commands.CloseConnection(self.context.client)
+
+    def _overflows(self, event: events.Event) -> bool:
+        if not isinstance(event, events.DataReceived) or event.connection is not self.context.client:
+            return False
+        server = self.connections.get(self.context.client)
+        return (
+            isinstance(server, Http1Server)
+            and server.state in (server.read_headers, server.wait)
+            and len(server.buf) + len(event.data) > HEAD_LIMIT_BYTES
+        )
 
     def make_stream(self, stream_id: StreamId) -> layer.CommandGenerator[None]:
         """Start the stream of a new request."""

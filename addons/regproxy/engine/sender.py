@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
-from mitmproxy import ctx
+from mitmproxy import connection, ctx
 
 from regproxy.engine.bodies import FileBody
 from regproxy.engine.channel import Channel, FileShrankError, PlainChannel, TlsChannel
@@ -49,6 +49,11 @@ class BodySender:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
 
+    def client_disconnected(self, client: connection.Client) -> None:
+        """Close the socket: mitmproxy 12.2.3 leaves it open if it was closed while data of the client was waiting."""
+        with contextlib.suppress(ConnectionResetError):
+            _client_writer(client).close()
+
     async def registry_send_body(self, transfer: Transfer) -> None:
         """Send one body. How it ended is written to the transfer; nothing is raised, for that would hang the client."""
         try:
@@ -67,7 +72,7 @@ class BodySender:
     @contextlib.asynccontextmanager
     async def _channel(self, transfer: Transfer) -> AsyncIterator[Channel]:
         """Take the client's socket (and TLS) from mitmproxy for the time of one body."""
-        writer = _client_writer(transfer)
+        writer = _client_writer(transfer.client)
         transport = cast(asyncio.Transport, writer.transport)
         # Our own descriptor of the same socket: the transport may close its own at any time, and the loop allows no
         # second watcher on it.
@@ -122,11 +127,11 @@ async def _released(body: FileBody, position: int) -> int:
     return min(body.end, await body.released(position))
 
 
-def _client_writer(transfer: Transfer) -> asyncio.StreamWriter:
+def _client_writer(client: connection.Client) -> asyncio.StreamWriter:
     """Return the stream that mitmproxy writes to this client with; ConnectionResetError when the client has gone."""
     proxyserver = ctx.master.addons.get("proxyserver")
-    handler = proxyserver.connections.get(transfer.client.id)
-    connection_io = None if handler is None else handler.transports.get(transfer.client)
+    handler = proxyserver.connections.get(client.id)
+    connection_io = None if handler is None else handler.transports.get(client)
     if connection_io is None or connection_io.writer is None or connection_io.writer.is_closing():
         raise ConnectionResetError("connection closed before the body was sent")
     writer: asyncio.StreamWriter = connection_io.writer

@@ -24,8 +24,9 @@ after minutes."""
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 3.0
-FRUITLESS_ATTEMPTS = 2
-"""Attempts to get a first byte: the client has no headers yet and is better told soon."""
+FIRST_BYTE_BUDGET_S = 5.0
+"""How long an upstream that gives no answer is tried: a restart may pass unseen, and a client without headers is told
+soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Connections:
     def split(self, start: int, end: int) -> list[tuple[int, int]]:
         """Cut a hole into parts of about the same size, in order; a small one stays whole."""
         count = max(1, min(self.most, (end - start) // self.least_part_bytes))
-        size = -(-(end - start) // count)
+        size = max(1, -(-(end - start) // count))
         return [(first, min(end, first + size)) for first in range(start, end, size)]
 
 
@@ -54,18 +55,17 @@ async def fill(sink: Sink, request: UpstreamRequest, upstream: Upstream, connect
     """
     loop = asyncio.get_running_loop()
     filling = _Filling(sink, request, upstream, connections)
-    progress_at_s, missing_bytes, attempts, pause_s = loop.time(), _missing_bytes(sink), 0, FIRST_PAUSE_S
+    progress_at_s, missing_bytes, pause_s = loop.time(), _missing_bytes(sink), FIRST_PAUSE_S
     while True:
-        attempts += 1
         try:
             await filling.attempt()
             break
         except (UpstreamUnavailable, Broken) as error:
             failure = error
         if _missing_bytes(sink) != missing_bytes:
-            progress_at_s, missing_bytes, attempts, pause_s = loop.time(), _missing_bytes(sink), 0, FIRST_PAUSE_S
-        out_of_time = loop.time() - progress_at_s > RESUME_BUDGET_S
-        if out_of_time or (sink.missing_from() == 0 and attempts >= FRUITLESS_ATTEMPTS):
+            progress_at_s, missing_bytes, pause_s = loop.time(), _missing_bytes(sink), FIRST_PAUSE_S
+        budget_s = FIRST_BYTE_BUDGET_S if sink.size_bytes is None else RESUME_BUDGET_S
+        if not failure.passing or loop.time() + pause_s - progress_at_s > budget_s:
             raise _as_unavailable(failure) from failure
         logger.info("%s after %d bytes; trying again", failure, sink.missing_from())
         await asyncio.sleep(pause_s)
@@ -115,7 +115,7 @@ class _Filling:
         """Give away what follows the first part, now that the size is known."""
         if self._helpers or not honours_ranges or self._connections.most < 2:
             return
-        _, *others = self._connections.split(start, self._end_of_hole(start, size_bytes))
+        others = self._connections.split(start, self._end_of_hole(start, size_bytes))[1:]
         loop = asyncio.get_running_loop()
         for first, end in others:
             helper = loop.create_task(self._help(Part(first, end)))

@@ -6,6 +6,7 @@ connection). Its own redirect handling, cookies, decompression and proxy variabl
 """
 
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -162,7 +163,7 @@ def _next(url: Url, location: str, hops: int, request: UpstreamRequest) -> Url:
     try:
         return next_hop(url, location, hops, registry_insecure=request.url.scheme == "http")
     except RedirectRefused as error:
-        raise UpstreamUnavailable(str(error), ConnectionFailed()) from error
+        raise UpstreamUnavailable(str(error), ConnectionFailed(), passing=False) from error
 
 
 def _unavailable(url: Url, error: Exception) -> UpstreamUnavailable:
@@ -170,13 +171,23 @@ def _unavailable(url: Url, error: Exception) -> UpstreamUnavailable:
     if isinstance(error, TimeoutError):
         return UpstreamUnavailable(f"{url.origin} did not answer in time", TimedOut())
     cause = error.__cause__ if isinstance(error.__cause__, AddressForbiddenError) else error
+    passing = False
     match cause:
         case AddressForbiddenError():
             text = f"{cause}; list it in TRUSTED_HOSTS if that is meant"
         case aiohttp.ClientConnectorCertificateError():
             text = f"its certificate is not trusted ({cause.certificate_error}); add its CA with UPSTREAM_CA_FILE"
+        case aiohttp.InvalidURL():
+            text = "the URL is not valid"
         case aiohttp.ClientConnectorError():
-            text = cause.os_error.strerror or str(cause.os_error)
+            text, passing = _words(cause.os_error), True
         case _:
-            text = type(cause).__name__
-    return UpstreamUnavailable(f"{url.origin} cannot be reached: {text}", ConnectionFailed())
+            text, passing = type(cause).__name__, True
+    return UpstreamUnavailable(f"{url.origin} cannot be reached: {text}", ConnectionFailed(), passing=passing)
+
+
+def _words(error: OSError) -> str:
+    """Return the system's words: asyncio's name the address instead, OpenSSL's numbers are not the system's."""
+    if isinstance(error, ssl.SSLError) or error.errno is None or error.errno <= 0:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)

@@ -9,9 +9,11 @@ from regproxy.policy.freshness import UpstreamFailure
 class UpstreamUnavailable(Exception):  # noqa: N818 - the state of the upstream, as the caller will report it
     """The upstream gave no answer that counts: the caller may serve what it has."""
 
-    def __init__(self, reason: str, failure: UpstreamFailure) -> None:
+    def __init__(self, reason: str, failure: UpstreamFailure, *, passing: bool = True) -> None:
         super().__init__(reason)
         self.failure = failure
+        self.passing = passing
+        """Whether it may be gone in seconds; False for what an operator or the registry has to change."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ REFUSAL_LIMIT_BYTES = 64 * 1024
 class Broken(Exception):  # noqa: N818 - the state of a transfer
     """The transfer ended early; what is missing may be asked for again."""
 
+    passing = True
+
 
 class RangeIgnored(Broken):  # noqa: N818 - what the upstream did
     """The upstream sent the whole blob when asked for a part."""
@@ -85,7 +87,9 @@ async def _accept(sink: Sink, response: aiohttp.ClientResponse, part: Part) -> i
     match response.status:
         case 200:
             if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise UpstreamUnavailable(f"{host} encodes the blob, which cannot match its digest then", Status(502))
+                raise UpstreamUnavailable(
+                    f"{host} encodes the blob, which cannot match its digest then", Status(502), passing=False
+                )
             await sink.begin(response.content_length, etag)
             return 0
         case 206 if part.fields(None):

@@ -28,7 +28,7 @@ from regproxy.stack.answers import answer, content_fields, oci_error, relay
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
 from regproxy.stack.upstream_requests import content_request
-from regproxy.store.errors import IngestFailed, StoreError
+from regproxy.store.errors import IngestFailed, StoreError, StoreFull
 from regproxy.store.ingest import Ingest
 
 logger = logging.getLogger(__name__)
@@ -64,6 +64,10 @@ class BlobCache:
                 except IngestFailed as error:
                     exchange.error = str(error)
                     flow.response = oci_error(502, ErrorCode.UNAVAILABLE, str(error))
+                except StoreFull as error:
+                    # The cache works: this blob is larger than what it may keep, or others are filling it now.
+                    exchange.cache_status, exchange.error = CacheStatus.BYPASS, str(error)
+                    logger.warning("%s passes through and is not stored: %s", blob.digest, error)
                 except StoreError as error:
                     exchange.cache_status, exchange.error = CacheStatus.BYPASS, str(error)
                     self._core.store_failed(error)

@@ -12,6 +12,7 @@ from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.layers.http import HTTPMode
 
 from regproxy.engine.connect_layer import (
+    CONNECT_START,
     ConnectLayer,
     ConnectRequest,
     Intercept,
@@ -47,14 +48,17 @@ class Interception:
         """What answers warm requests past the hooks; None sends every request through them."""
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
-        """Put our layers on a connection to the proxy's port; what is not HTTP is left to mitmproxy."""
+        """Put our layers on a connection to the proxy's port: mitmproxy's own would open tunnels by no rule of ours."""
         layers = nextlayer.context.layers
         if nextlayer.layer is not None or len(layers) != 1 or not isinstance(layers[0], modes.HttpProxy):
             return
-        start = nextlayer.data_client()[:8]
-        if start.startswith(b"CONNECT "):
+        start = nextlayer.data_client()[: len(CONNECT_START)]
+        if not start:
+            return
+        # A head may come in pieces. What cannot be a request either is refused by the same layer.
+        if CONNECT_START.startswith(start) or start[0] not in _HTTP_METHOD_BYTES:
             nextlayer.layer = ConnectLayer(nextlayer.context, self.shortcut)
-        elif len(start) == 8 and start[0] in _HTTP_METHOD_BYTES:
+        else:
             nextlayer.layer = RegistryHttpLayer(nextlayer.context, HTTPMode.regular)
 
     async def registry_connect(self, connect: ConnectRequest) -> None:

@@ -117,7 +117,7 @@ class ManifestSource:
                 return None
             if wanted.head:
                 return _of_record(record, CacheStatus.HIT)
-            digest = record.descriptor.digest
+            return _of_tag(record, store.recall_manifest(record.descriptor.digest), CacheStatus.HIT)
         return _of_content(wanted, digest, store.recall_manifest(digest), CacheStatus.HIT)
 
     async def serve(self, pull: Pull) -> Served:
@@ -233,16 +233,18 @@ class ManifestSource:
         """Serve what a record points to. A HEAD needs the record only."""
         if pull.head:
             return _of_record(record, status)
-        return await self._stored(pull, record.descriptor.digest, status)
+        return _of_tag(record, await self._content(record.descriptor.digest), status)
 
     async def _stored(self, pull: Pull, digest: Digest, status: CacheStatus) -> Served | None:
         """Serve stored content, if the client accepts its media type."""
+        return _of_content(pull, digest, await self._content(digest), status)
+
+    async def _content(self, digest: Digest) -> StoredManifest | None:
         try:
-            stored = await self._core.store.manifest(digest)
+            return await self._core.store.manifest(digest)
         except StoreError as error:
             self._core.store_failed(error)
             return None
-        return _of_content(pull, digest, stored, status)
 
     def _has(self, digest: Digest) -> bool:
         try:
@@ -258,6 +260,14 @@ def _of_record(record: TagRecord, status: CacheStatus) -> Served:
     """Answer a HEAD from a tag record alone."""
     descriptor = record.descriptor
     return Served(200, content_fields(descriptor.digest, descriptor.media_type), b"", descriptor.size_bytes, status)
+
+
+def _of_tag(record: TagRecord, stored: StoredManifest | None, status: CacheStatus) -> Served | None:
+    """Answer a GET with a tag's content, in the type that its registry chose for what this client accepts."""
+    if stored is None:
+        return None
+    fields = content_fields(record.descriptor.digest, record.descriptor.media_type)
+    return Served(200, fields, stored.body, None, status)
 
 
 def _of_content(wanted: Wanted, digest: Digest, stored: StoredManifest | None, status: CacheStatus) -> Served | None:

@@ -5,7 +5,6 @@ import logging
 from mitmproxy import http
 
 from regproxy.oci.endpoint import V1, Blob, Manifest, Other
-from regproxy.oci.names import Tag
 from regproxy.stack.answers import plain_text
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, exchange_of, unanswered
@@ -46,13 +45,13 @@ class PushBypass:
         if self._core.settings.allow_push and flow.request.method == "HEAD" and isinstance(exchange.endpoint, Blob):
             exchange.cache_status = CacheStatus.BYPASS
 
-    async def response(self, flow: http.HTTPFlow) -> None:
-        """Forget a tag that was pushed or deleted."""
+    async def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Forget a tag that was pushed or deleted, before the client hears of it and asks for it."""
         exchange = exchange_of(flow)
         if exchange is None or flow.response is None or flow.request.method not in {"PUT", "DELETE"}:
             return
         match exchange.endpoint:
-            case Manifest(name, Tag() as tag) if 200 <= flow.response.status_code < 300:
+            case Manifest(name, str() as tag) if 200 <= flow.response.status_code < 300:
                 try:
                     await self._core.store.forget_tag(str(exchange.registry), name, tag)
                 except StoreError as error:

@@ -59,7 +59,13 @@ class SetupResponder:
 
 def _base_url(request: http.Request) -> str:
     """Return the URL the client reached the proxy by; a TLS front end says its own in X-Forwarded-Proto and -Host."""
-    scheme = "https" if request.headers.get("x-forwarded-proto", "").lower() == "https" else "http"
-    host = request.headers.get("x-forwarded-host") or request.host_header or request.host
+    scheme = "https" if _first_of_list(request, "x-forwarded-proto").lower() == "https" else "http"
+    host = _first_of_list(request, "x-forwarded-host") or request.host_header or request.host
     safe = "".join(character for character in host if character.isalnum() or character in ".-_:[]")
     return f"{scheme}://{safe}"
+
+
+def _first_of_list(request: http.Request, field: str) -> str:
+    """Return what the front nearest to the client said: each one further in may append its own."""
+    value: str = request.headers.get(field, "")
+    return value.partition(",")[0].strip()

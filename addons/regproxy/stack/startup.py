@@ -1,15 +1,16 @@
 """Reads the settings, sets mitmproxy up for this job, opens what the stack needs, and closes it again.
 
-An error here ends the process: mitmproxy exits when something is logged at ERROR level before it has started, so a
-proxy without its stack cannot come to be.
+An error here ends the process, so a proxy without its stack cannot come to be: mitmproxy loads a script in a task of
+its own, where an exception leaves a bare, open proxy running without a word.
 """
 
+import asyncio
 import datetime as dt
 import logging
 import os
 import sys
 
-from mitmproxy import ctx, exceptions
+from mitmproxy import ctx
 from mitmproxy.addonmanager import Loader
 from mitmproxy.utils import asyncio_utils
 
@@ -50,6 +51,7 @@ class Startup:
         self._shortcut = shortcut
         self._certificates = certificates
         self._sender = sender
+        self._refused = False
 
     def load(self, loader: Loader) -> None:
         """Read the settings and set mitmproxy's options from them."""
@@ -57,17 +59,20 @@ class Startup:
         try:
             settings = load_settings(os.environ)
         except SettingsError as error:
-            raise exceptions.OptionsError("; ".join(error.problems)) from None
+            self._refuse(*error.problems)
+            return
         announce(debug=settings.debug_nginx)
         self._core.configure(settings)
         ctx.options.update(**mitmproxy_options(settings))
 
     def running(self) -> None:
         """Open CA, store and upstream client; the proxy is ready afterwards."""
+        if self._refused:
+            return
         misspelt = sorted(key for key in ctx.options.deferred if key.startswith("registry"))
         if misspelt:
-            logger.error(
-                "%s: the proxy's settings are environment variables or CONFIG_FILE, not mitmproxy options", misspelt
+            self._refuse(
+                f"{misspelt}: the proxy's settings are environment variables or CONFIG_FILE, not mitmproxy options"
             )
             return
         settings = self._core.settings
@@ -78,12 +83,11 @@ class Startup:
                 settings.cert_password or None,
                 dt.datetime.now(dt.UTC),
             )
-            upstream = Upstream(upstream_options(settings))
-            upstream.open()
+            upstream = _open_upstream(settings)
             store = Store(settings.cache_directory, settings.cache_max_size_bytes, settings.cache_inactive_s)
             store.open()
         except (AuthorityError, StoreError, OSError) as error:
-            logger.error("%s", error)  # noqa: TRY400 - one line, not a traceback
+            self._refuse(str(error))
             return
         self._certificates.authority = authority
         self._sender.stall_limit_s = settings.send_timeout_s
@@ -96,6 +100,13 @@ class Startup:
             logger.warning("%s", warning)
         logger.info("%s", summary(settings))
         asyncio_utils.create_task(_listen(), name="listen", keep_ref=True)
+
+    def _refuse(self, *problems: str) -> None:
+        """Say why there will be no proxy, and end the process."""
+        self._refused = True
+        for problem in problems:
+            sys.stderr.write(f"registry-proxy: error: {problem}\n")
+        _exit_soon()
 
     def done(self) -> None:
         """Keep what has arrived, close what is open."""
@@ -138,7 +149,22 @@ async def _listen() -> None:
     ctx.options.update(server=True)
     await proxyserver.setup_servers()  # waits for the two updates, which run one after the other
     if not proxyserver.listen_addrs():
-        sys.exit(1)  # mitmproxy has said why
+        _exit_soon()  # mitmproxy has said why
+
+
+def _exit_soon() -> None:
+    """End the process with code 1; from the loop itself, for in a task it would be told as a crash."""
+    asyncio.get_running_loop().call_soon(sys.exit, 1)
+
+
+def _open_upstream(settings: Settings) -> Upstream:
+    """Return the HTTP client. Raises OSError that names the bundle if that cannot be used."""
+    upstream = Upstream(upstream_options(settings))
+    try:
+        upstream.open()
+    except OSError as error:
+        raise OSError(f"UPSTREAM_CA_FILE={settings.upstream_ca_file}: {error.strerror or error}") from error
+    return upstream
 
 
 def upstream_options(settings: Settings) -> UpstreamOptions:

@@ -1,0 +1,33 @@
+"""One CA for all tests of the engine, and mitmproxy's options as the proxy server defines them."""
+
+import datetime as dt
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from mitmproxy import options
+from mitmproxy.addons.proxyserver import Proxyserver
+from mitmproxy.test import taddons
+
+from regproxy.engine.authority import Authority, load_or_create
+from regproxy.engine.certificates import Certificates
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    directory: Path = tmp_path_factory.mktemp("ca")
+    return load_or_create(directory / "ca.crt", directory / "ca.key", None, dt.datetime.now(dt.UTC))
+
+
+@pytest.fixture
+def certificates(authority: Authority) -> Certificates:
+    addon = Certificates()
+    addon.authority = authority
+    return addon
+
+
+@pytest.fixture
+async def opts() -> AsyncIterator[options.Options]:
+    """Yield options that have what the layers read."""
+    with taddons.context(Proxyserver()) as running:
+        yield running.options

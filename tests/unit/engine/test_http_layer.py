@@ -1,0 +1,247 @@
+"""mitmproxy's HTTP layer with our stream: doors, early answers, bodies from files, and what it relies on."""
+
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mitmproxy import http, options
+from mitmproxy.proxy import commands
+from mitmproxy.proxy.layers.http import HTTPMode
+from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpRequestHook, HttpResponseHook
+from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
+from mitmproxy.test import tflow
+
+from regproxy.engine.bodies import FileBody, attach, attached
+from regproxy.engine.connect_layer import RegistryConnectHook
+from regproxy.engine.http_layer import (
+    Door,
+    RegistryBodySentHook,
+    RegistryHttpLayer,
+    RegistrySendBodyHook,
+    Transfer,
+    door,
+)
+from unit.engine.layer_driver import LayerDriver, new_context
+
+GET = b"GET /v2/ HTTP/1.1\r\nHost: quay.io\r\n\r\n"
+
+
+class Exchange:
+    """A connection's HTTP, the flows on it, and what an addon would do in each hook."""
+
+    def __init__(
+        self,
+        opts: options.Options,
+        mode: HTTPMode,
+        *,
+        on_headers: Callable[[http.HTTPFlow], None] = lambda _: None,
+        on_request: Callable[[http.HTTPFlow], None] = lambda _: None,
+        on_response: Callable[[http.HTTPFlow], None] = lambda _: None,
+        on_send: Callable[[Transfer], None] = lambda _: None,
+    ) -> None:
+        self.flows: list[http.HTTPFlow] = []
+        self.transfers: list[Transfer] = []
+        self._on_headers, self._on_request, self._on_response, self._on_send = (
+            on_headers,
+            on_request,
+            on_response,
+            on_send,
+        )
+        ctx = new_context(opts)
+        if mode is HTTPMode.transparent:
+            ctx.server.address = ("quay.io", 443)
+        self.driver = LayerDriver(RegistryHttpLayer(ctx, mode), self._on_hook)
+
+    def _on_hook(self, hook: commands.StartHook) -> None:
+        match hook:
+            case HttpRequestHeadersHook():
+                self.flows.append(hook.flow)
+                self._on_headers(hook.flow)
+            case HttpRequestHook():
+                self._on_request(hook.flow)
+            case HttpResponseHook():
+                self._on_response(hook.flow)
+            case RegistrySendBodyHook():
+                self.transfers.append(hook.transfer)
+                self._on_send(hook.transfer)
+            case _:
+                pass
+
+
+def refuse(flow: http.HTTPFlow) -> None:
+    flow.response = http.Response.make(405, b"no", {"Content-Type": "text/plain"})
+
+
+@pytest.fixture
+def fd(tmp_path: Path) -> int:
+    (tmp_path / "blob").write_bytes(b"0123456789")
+    return os.open(tmp_path / "blob", os.O_RDONLY)
+
+
+def answer_with_file(fd: int) -> Callable[[http.HTTPFlow], None]:
+    """Return an addon's hook that answers with ten bytes of a file."""
+
+    def answer(flow: http.HTTPFlow) -> None:
+        flow.response = http.Response.make(200, b"", {"Content-Type": "application/octet-stream"})
+        flow.response.headers["content-length"] = "10"
+        attach(flow, FileBody(os.dup(fd), 0, 10))
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("mode", "target", "expected"),
+    [
+        (HTTPMode.regular, b"/ca.crt", Door.OWN),
+        (HTTPMode.regular, b"http://quay.io/v2/", Door.FORWARD),
+        (HTTPMode.transparent, b"/v2/", Door.TUNNEL),
+    ],
+)
+async def test_the_door_is_known_when_an_addon_is_asked(
+    opts: options.Options, mode: HTTPMode, target: bytes, expected: Door
+) -> None:
+    """The form of the request target and the tunnel tell, never the Host field."""
+    doors: list[Door | None] = []
+
+    def on_headers(flow: http.HTTPFlow) -> None:
+        doors.append(door(flow.request))
+        refuse(flow)
+
+    exchange = Exchange(opts, mode, on_headers=on_headers)
+    exchange.driver.receive(b"GET " + target + b" HTTP/1.1\r\nHost: proxy.lan:3128\r\n\r\n")
+
+    assert doors == [expected]
+
+
+async def test_a_request_from_elsewhere_has_no_door() -> None:
+    """A replayed request has not come from a client."""
+    assert door(tflow.tflow().request) is None
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"Content-Length: 1000000\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Content-Length: 9\r\nExpect: 100-continue\r\n",
+    ],
+)
+async def test_an_early_answer_does_not_wait_for_the_body(opts: options.Options, framing: bytes) -> None:
+    """A refused upload costs no memory: the answer goes out at once, says `close`, and the connection is closed."""
+    exchange = Exchange(opts, HTTPMode.transparent, on_headers=refuse)
+
+    exchange.driver.receive(b"PUT /v2/a/manifests/b HTTP/1.1\r\nHost: quay.io\r\n" + framing + b"\r\n")
+
+    head, _, body = exchange.driver.sent.rpartition(b"\r\n\r\n")
+    assert b"HTTP/1.1 405 " in head
+    assert b"connection: close" in head
+    assert body == b"no"
+    assert exchange.driver.closed
+    assert not exchange.flows[0].live
+    assert exchange.driver.hooks() == ["requestheaders", "responseheaders", "response"]
+
+
+async def test_an_answer_to_a_request_without_body_keeps_the_connection(opts: options.Options) -> None:
+    """Two requests, two answers, in order."""
+    exchange = Exchange(opts, HTTPMode.transparent, on_headers=refuse)
+
+    exchange.driver.receive(GET)
+    exchange.driver.receive(GET)
+
+    assert exchange.driver.sent.count(b"HTTP/1.1 405 ") == 2
+    assert b"close" not in exchange.driver.sent
+    assert not exchange.driver.closed
+
+
+async def test_a_body_from_a_file_is_sent_between_headers_and_end(opts: options.Options, fd: int) -> None:
+    """Headers go out first, the sender is asked with the very client, then the end is told; the file is closed."""
+    headers_first: list[bytes] = []
+    exchange = Exchange(
+        opts,
+        HTTPMode.transparent,
+        on_request=answer_with_file(fd),
+        on_send=lambda _: headers_first.append(exchange.driver.sent),
+    )
+
+    exchange.driver.receive(GET)
+
+    assert headers_first[0].startswith(b"HTTP/1.1 200 OK\r\n")
+    assert headers_first[0].endswith(b"\r\n\r\n")
+    assert b"content-length: 10" in headers_first[0]
+    assert exchange.driver.hooks() == [
+        "requestheaders",
+        "request",
+        "responseheaders",
+        "response",
+        "registry_send_body",
+        "registry_body_sent",
+    ]
+    (transfer,) = exchange.transfers
+    assert transfer.client is exchange.driver.client
+    assert transfer.tls_layer is None
+    assert attached(transfer.flow) is None
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(transfer.body.fd)
+    assert not exchange.driver.closed
+    os.close(fd)
+
+
+async def test_the_connection_serves_the_next_request_after_a_file(opts: options.Options, fd: int) -> None:
+    """A pipelined request that arrived while the body was sent is answered after it."""
+    exchange = Exchange(opts, HTTPMode.transparent, on_request=answer_with_file(fd))
+
+    exchange.driver.receive(GET)
+    exchange.driver.receive(GET + GET)
+
+    assert len(exchange.transfers) == 3
+    assert exchange.driver.sent.count(b"HTTP/1.1 200 OK") == 3
+    os.close(fd)
+
+
+async def test_a_failed_transfer_cuts_the_connection(opts: options.Options, fd: int) -> None:
+    """A body that did not come whole must not look whole: nothing follows it but the close."""
+
+    def fail(transfer: Transfer) -> None:
+        transfer.error = "it hashes to something else"
+
+    exchange = Exchange(opts, HTTPMode.transparent, on_request=answer_with_file(fd), on_send=fail)
+    exchange.driver.receive(GET)
+
+    assert exchange.driver.closed
+    assert exchange.driver.sent.count(b"HTTP/1.1") == 1
+    assert exchange.driver.sent.endswith(b"\r\n\r\n")
+    flow = exchange.flows[0]
+    assert flow.error is not None
+    assert flow.error.msg == "it hashes to something else"
+    assert not flow.live
+    assert "error" not in exchange.driver.hooks()
+    os.close(fd)
+
+
+async def test_a_killed_flow_sends_no_file(opts: options.Options, fd: int) -> None:
+    """An addon may end a flow in its last hook; the file is closed without being asked for."""
+    exchange = Exchange(
+        opts, HTTPMode.transparent, on_request=answer_with_file(fd), on_response=lambda flow: flow.kill()
+    )
+
+    exchange.driver.receive(GET)
+
+    assert exchange.transfers == []
+    assert attached(exchange.flows[0]) is None
+    assert exchange.driver.closed
+    os.close(fd)
+
+
+@pytest.mark.parametrize("hook", [RegistrySendBodyHook, RegistryBodySentHook, RegistryConnectHook])
+def test_our_hooks_have_one_argument(hook: Callable[[object], commands.StartHook]) -> None:
+    """With two the client would hang without a word in the log, for mitmproxy unpacks exactly one."""
+    argument = object()
+
+    assert hook(argument).args() == [argument]
+
+
+def test_mitmproxy_unpacks_exactly_one_argument() -> None:
+    """Pins the fact behind that rule: if this changes, the rule may go."""
+    assert "(data,) = hook.args()" in inspect.getsource(ProxyConnectionHandler.handle_hook)
