@@ -33,7 +33,7 @@ def _program(site: Site, door: Door, address: Address) -> Program:
         "proxy": {"remoteurl": f"{door.scheme}://{site.upstream.addresses[door]}"},
     }
     (directory / "registry.json").write_text(json.dumps(configuration))  # JSON is YAML
-    environment = {"PATH": os.defpath, "SSL_CERT_FILE": str(pki.ca_file), "OTEL_TRACES_EXPORTER": "none"}
+    environment = {"PATH": os.defpath, "SSL_CERT_FILE": str(pki.ca_file)}
     command = [find_program("docker-registry"), "serve", str(directory / "registry.json")]
     return Program("docker-registry", command, directory, environment=environment, listens_on=address)
 

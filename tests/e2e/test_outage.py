@@ -197,6 +197,17 @@ class TestStatuses:
         answer = client.get(self.URL, {"Accept": MANIFEST})
         assert (answer.body, answer.header(CACHE_STATUS)) == (self.GOOD.body, "STALE")
 
+    def test_a_tag_that_the_registry_has_deleted_does_not_come_back(self, client: Client, origin: Origin) -> None:
+        """After a 404 there is no last good answer any more, whatever fails later."""
+        path = "/v2/some/deleted/manifests/latest"
+        origin.serve(path, self.GOOD)
+        assert client.get(f"https://{origin.name}{path}", {"Accept": MANIFEST}).status == 200
+        origin.serve(path, Reply(b'{"errors":[]}', 404))
+        assert client.get(f"https://{origin.name}{path}", {"Accept": MANIFEST}).status == 404
+        origin.serve(path, Reply(b"busy", 503))
+
+        assert client.get(f"https://{origin.name}{path}", {"Accept": MANIFEST}).status == 503
+
     def test_a_failure_without_a_last_good_answer_is_passed_on(self, client: Client, origin: Origin) -> None:
         """A client that nobody can help gets the registry's own status and when to come back."""
         origin.serve("/v2/some/new/manifests/latest", Reply(b"busy", 429, {"Retry-After": "30"}))

@@ -13,7 +13,8 @@ from regproxy.policy.tiers import tag_lifetime_s
 from regproxy.stack.answers import answer, oci_error
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
-from regproxy.stack.manifests import ManifestSource, Pull, Served, Unobtainable, Wanted
+from regproxy.stack.manifest_answers import Pull, Served, Unobtainable, Wanted
+from regproxy.stack.manifests import ManifestSource
 from regproxy.stack.upstream_requests import content_request
 
 STALE_WARNING = '299 - "registry-proxy: the registry gave no answer, this is the last good one"'
@@ -59,6 +60,7 @@ class ManifestCache:
             self._wanted(flow, exchange, manifest),
             get_request=content_request("GET", flow, exchange, manifest),
             head_request=content_request("HEAD", flow, exchange, manifest),
+            forgotten_tags=self._core.store.forgotten_tags,
         )
 
     def _wanted(self, flow: http.HTTPFlow, exchange: Exchange, manifest: Manifest) -> Wanted:

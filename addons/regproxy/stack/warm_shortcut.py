@@ -21,7 +21,7 @@ from regproxy.store.errors import StoreError
 class WarmShortcut:
     """`engine.http_layer.Shortcut` over the addons of the stack."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - the addons that it stands in for
         self,
         core: Core,
         interception: Interception,

@@ -92,6 +92,8 @@ class Store:
         self._flights: Flights | None = None
         self._doubts = Doubts()
         self._hot = HotRecords()
+        self.forgotten_tags = 0
+        """Grows with every tag that is forgotten, so that an answer from before is not recorded after."""
 
     @property
     def directory(self) -> Path:
@@ -226,6 +228,7 @@ class Store:
 
     async def forget_tag(self, registry: str, name: str, tag: str) -> None:
         """Forget a tag, for all kinds of clients."""
+        self.forgotten_tags += 1
         self._hot.drop_tag(registry, name, tag)
         await self._open_ledger().forget_tag(registry, name, tag)
         self._hot.drop_tag(registry, name, tag)  # a reader may have brought it back meanwhile

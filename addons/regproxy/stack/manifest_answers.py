@@ -1,0 +1,148 @@
+"""What is wanted of a manifest, what is answered, and how an answer is read from the registry's or the store's.
+
+No I/O: `manifests.ManifestSource` asks, this says what the replies mean.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+from regproxy.oci.descriptor import Descriptor
+from regproxy.oci.digest import Digest
+from regproxy.oci.endpoint import Manifest
+from regproxy.oci.media_types import is_accepted
+from regproxy.oci.names import Registry
+from regproxy.origin.client import UpstreamRequest
+from regproxy.origin.errors import Answer
+from regproxy.stack.answers import content_fields, passed_on
+from regproxy.stack.exchange import CacheStatus
+from regproxy.store.hot import StoredManifest
+from regproxy.store.records import TagKey, TagRecord
+
+
+class Unobtainable(Exception):  # noqa: N818 - the state of the manifest
+    """There is no answer to give; `status` is what the client gets."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a client wants to have, and how fresh."""
+
+    registry: Registry
+    manifest: Manifest
+    accepted: tuple[str, ...]
+    head: bool
+    lifetime_s: float
+    """How long an answer for this tag is fresh; 0 revalidates every time."""
+
+    @property
+    def tag_key(self) -> TagKey:
+        """Where the answer for this tag and these media types is recorded."""
+        return TagKey(str(self.registry), self.manifest.name, str(self.manifest.reference), self.accepted)
+
+
+@dataclass(frozen=True, slots=True)
+class Pull(Wanted):
+    """One request for a manifest, and how to ask the registry for it."""
+
+    get_request: UpstreamRequest
+    head_request: UpstreamRequest
+    forgotten_tags: int
+    """How many tags the store had been told to forget when the request came (`Store.forgotten_tags`)."""
+
+    @classmethod
+    def of(
+        cls, wanted: Wanted, get_request: UpstreamRequest, head_request: UpstreamRequest, forgotten_tags: int
+    ) -> Self:
+        """Add to what is wanted how to ask for it."""
+        return cls(
+            wanted.registry,
+            wanted.manifest,
+            wanted.accepted,
+            wanted.head,
+            wanted.lifetime_s,
+            get_request=get_request,
+            head_request=head_request,
+            forgotten_tags=forgotten_tags,
+        )
+
+    @property
+    def request(self) -> UpstreamRequest:
+        """The client's own request, passed on: HEAD stays HEAD."""
+        return self.head_request if self.head else self.get_request
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An answer for the client."""
+
+    status: int
+    fields: dict[str, str]
+    body: bytes
+    length_bytes: int | None
+    """The length a HEAD declares; None for the body's own."""
+    cache_status: CacheStatus
+    reason: str | None = None
+    """Why this is not a fresh answer."""
+
+
+def of_record(record: TagRecord, status: CacheStatus) -> Served:
+    """Answer a HEAD from a tag record alone."""
+    descriptor = record.descriptor
+    return Served(200, content_fields(descriptor.digest, descriptor.media_type), b"", descriptor.size_bytes, status)
+
+
+def of_tag(record: TagRecord, stored: StoredManifest | None, status: CacheStatus) -> Served | None:
+    """Answer a GET with a tag's content, in the type that its registry chose for what this client accepts."""
+    if stored is None:
+        return None
+    fields = content_fields(record.descriptor.digest, record.descriptor.media_type)
+    return Served(200, fields, stored.body, None, status)
+
+
+def of_content(wanted: Wanted, digest: Digest, stored: StoredManifest | None, status: CacheStatus) -> Served | None:
+    """Answer with stored content, if the client accepts its media type."""
+    if stored is None or not is_accepted(stored.media_type, wanted.accepted):
+        return None
+    body, length = (b"", len(stored.body)) if wanted.head else (stored.body, None)
+    return Served(200, content_fields(digest, stored.media_type), body, length, status)
+
+
+def verified(pull: Pull, answer: Answer) -> Descriptor:
+    """Check a manifest against its digest. Raises `Unobtainable`: no other body is served or stored."""
+    reference = pull.manifest.reference
+    declared = _declared_digest(answer)
+    expected = reference if isinstance(reference, Digest) else declared
+    actual = Digest.of(answer.body, expected.algorithm if expected is not None else "sha256")
+    if expected is not None and actual != expected:
+        raise Unobtainable(
+            f"{answer.origin} sent a manifest that hashes to {actual} instead of {expected}: not served, not stored",
+            502,
+        )
+    return Descriptor(answer.headers.get("Content-Type", "application/json"), actual, len(answer.body))
+
+
+def described(head: Answer) -> Descriptor | None:
+    """Return what an answer to HEAD says the tag points to; some registries leave the digest or the length out."""
+    digest, length = _declared_digest(head), head.headers.get("Content-Length", "")
+    media_type = head.headers.get("Content-Type")
+    if head.status != 200 or digest is None or media_type is None or not length.isdecimal():
+        return None
+    return Descriptor(media_type, digest, int(length))
+
+
+def _declared_digest(answer: Answer) -> Digest | None:
+    try:
+        return Digest.parse(answer.headers.get("Docker-Content-Digest", ""))
+    except ValueError:
+        return None
+
+
+def relayed(pull: Pull, answer: Answer, status: CacheStatus) -> Served:
+    """Give the client the registry's answer as it is."""
+    length = answer.headers.get("Content-Length", "")
+    declared = int(length) if pull.head and length.isdecimal() else None
+    return Served(answer.status, passed_on(answer), b"" if pull.head else answer.body, declared, status)

@@ -1,0 +1,116 @@
+"""The proxy's own responses: exactly the fields they are given, and lengths that are true."""
+
+import json
+
+import pytest
+from mitmproxy import http
+from multidict import CIMultiDict
+
+from regproxy.oci.digest import Digest
+from regproxy.oci.errors import ErrorCode
+from regproxy.origin.errors import Answer
+from regproxy.stack.answers import answer, content_fields, first_value, joined, oci_error, passed_on, plain_text, relay
+
+
+def upstream(status: int = 200, body: bytes = b"", **fields: str) -> Answer:
+    headers = CIMultiDict({field.replace("_", "-"): value for field, value in fields.items()})
+    return Answer(status, headers, body, "https://quay.io")
+
+
+@pytest.mark.parametrize(
+    ("body", "length_bytes", "declared"), [(b"", None, "0"), (b"abc", None, "3"), (b"", 10, "10")], ids=str
+)
+def test_an_answer_declares_its_length(body: bytes, length_bytes: int | None, declared: str) -> None:
+    """Its body's own, or that of a body that is elsewhere."""
+    made = answer(200, {"Content-Type": "text/plain"}, body, length_bytes=length_bytes)
+
+    assert dict(made.headers) == {"Content-Type": "text/plain", "content-length": declared}
+    assert made.raw_content == body
+
+
+def test_a_body_is_not_encoded_again() -> None:
+    """Pins mitmproxy: setting `content` beside a Content-Encoding would compress what is compressed already."""
+    made = answer(200, {"Content-Encoding": "gzip"}, b"as it is")
+
+    assert made.raw_content == b"as it is"
+    assert http.Response.make(200, b"as it is", {"Content-Encoding": "gzip"}).raw_content != b"as it is"
+
+
+def test_fields_that_are_not_ascii_are_kept() -> None:
+    """An upstream's bytes come out as they came in."""
+    value = b"caf\xe9".decode("utf-8", "surrogateescape")
+
+    assert answer(200, {"X-Name": value}).headers.fields[0] == (b"X-Name", b"caf\xe9")
+
+
+def test_an_error_has_the_registrys_form() -> None:
+    """Code and message as the distribution-spec has it, with further fields."""
+    made = oci_error(503, ErrorCode.UNAVAILABLE, 'no "upstream"', retry_after="5")
+
+    assert json.loads(made.raw_content or b"")["errors"][0] | {"detail": None} == {
+        "code": "UNAVAILABLE",
+        "message": 'no "upstream"',
+        "detail": None,
+    }
+    assert made.headers["content-type"].startswith("application/json")
+    assert made.headers["Retry-After"] == "5"
+
+
+def test_a_text_is_utf_8() -> None:
+    """And says so."""
+    made = plain_text(405, "naïve")
+
+    assert made.raw_content == "naïve".encode()
+    assert made.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+def test_what_concerns_a_connection_is_not_passed_on() -> None:
+    """Only fields that mean something to a registry's client, whatever their case."""
+    fields = passed_on(
+        upstream(WWW_AUTHENTICATE="Bearer x", set_cookie="a=b", transfer_encoding="chunked", retry_after="3", etag='"x"')
+    )
+
+    assert {field.lower(): value for field, value in fields.items()} == {
+        "www-authenticate": "Bearer x",
+        "retry-after": "3",
+        "etag": '"x"',
+    }
+
+
+@pytest.mark.parametrize(
+    ("head", "declared", "expected"),
+    [
+        (False, "99", ("4", b"body")),
+        (True, "99", ("99", b"")),
+        (True, None, ("0", b"")),
+        (True, "many", ("0", b"")),
+    ],
+)
+def test_an_upstreams_answer_is_relayed(head: bool, declared: str | None, expected: tuple[str, bytes]) -> None:
+    """A HEAD keeps the length the upstream declared, everything else has the length of its body."""
+    fields = {} if declared is None else {"content_length": declared}
+
+    made = relay(upstream(404, b"body", **fields), head=head)
+
+    assert made.status_code == 404
+    assert (made.headers["content-length"], made.raw_content) == expected
+
+
+def test_content_is_described_by_its_digest() -> None:
+    """The entity tag is quoted."""
+    digest = Digest.of(b"x")
+
+    fields = content_fields(digest, "text/plain")
+
+    assert (fields["ETag"], fields["Docker-Content-Digest"]) == (f'"{digest}"', str(digest))
+
+
+@pytest.mark.parametrize(("given", "value"), [({}, None), ({"A": "  "}, None), ({"a": "x"}, "x")])
+def test_a_blank_field_is_an_absent_one(given: dict[str, str], value: str | None) -> None:
+    """Some clients send `Authorization:` with nothing in it."""
+    assert first_value(http.Headers(**given), "a") == value
+
+
+def test_several_values_are_one_list() -> None:
+    """As RFC 9110 reads them."""
+    assert joined(["a", "b"]) == "a, b"
