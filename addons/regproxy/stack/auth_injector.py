@@ -26,6 +26,7 @@ class AuthInjector:
         if exchange is None:
             return
         own = first_value(flow.request.headers, "authorization")
+        exchange.client_has_credentials = own is not None
         registry = exchange.registry
         exchange.authorization = choose_authorization(
             own, registry.host, registry.port, self._core.settings.credentials

@@ -39,6 +39,8 @@ class Exchange:
     request_class: RequestClass
     authorization: str | None = field(default=None, repr=False)
     """What is sent upstream: the client's own, or the operator's."""
+    client_has_credentials: bool = False
+    """Whether the authorization is the client's own."""
     cache_status: CacheStatus = CacheStatus.NONE
     error: str | None = None
     """Why the answer is not the one hoped for, in words."""

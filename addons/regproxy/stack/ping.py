@@ -1,7 +1,7 @@
 """`GET /v2/`: the first request of every pull, answered here when the registry cannot (contract rule A3).
 
-Without it a warm cache is useless in an outage: clients ask `/v2/` first and give up. A ping that carries credentials
-is never answered here: `docker login` checks a password with it.
+Without it a warm cache is useless in an outage: clients ask `/v2/` first and give up. A ping that carries the
+client's own credentials is never answered here: `docker login` checks a password with it.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from regproxy.oci.endpoint import Ping
 from regproxy.oci.errors import ErrorCode
 from regproxy.origin.errors import AnswerTooLarge, UpstreamUnavailable
 from regproxy.policy.freshness import Status, stale_allowed
-from regproxy.stack.answers import answer, first_value, oci_error, relay
+from regproxy.stack.answers import answer, oci_error, relay
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, unanswered
 from regproxy.stack.manifests import REVALIDATION_LIMIT_S
@@ -34,7 +34,7 @@ class RegistryPing:
         exchange = unanswered(flow)
         if exchange is None or not isinstance(exchange.endpoint, Ping) or flow.request.method not in ("GET", "HEAD"):
             return
-        has_credentials = first_value(flow.request.headers, "authorization") is not None
+        has_credentials = exchange.client_has_credentials
         try:
             async with asyncio.timeout(None if has_credentials else REVALIDATION_LIMIT_S):
                 upstream = await self._core.upstream.ask(ping_request(flow, exchange), BODY_LIMIT_BYTES)

@@ -15,7 +15,6 @@ from regproxy.policy.freshness import ConnectionFailed, TimedOut
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
 from regproxy.policy.redirects import Url
-
 from unit.origin.conftest import Open, Serve
 
 type ServeRaw = Callable[[Callable[[str], bytes]], Awaitable[int]]

@@ -1,5 +1,6 @@
 """The stack on real parts: a store in a directory, a real upstream client, a registry on loopback."""
 
+import datetime as dt
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,8 +23,6 @@ from regproxy.stack.push_bypass import PushBypass
 from regproxy.stack.startup import upstream_options
 from regproxy.store.content import Store
 from unit.stack.registry import Registry
-
-import datetime as dt
 
 type Configure = Callable[..., Core]
 type Request = Callable[..., http.HTTPFlow]
@@ -97,15 +96,15 @@ def make_flow(
     body: bytes = b"",
 ) -> http.HTTPFlow:
     """Return a live flow as mitmproxy hands it to addons."""
-    request = http.Request.make(method, f"{scheme}://{host}:{port}{path}", body, dict(headers or {}))
-    if "host" not in request.headers:
-        request.headers["Host"] = f"{host}:{port}"
+    request = http.Request.make(method, f"{scheme}://{host}:{port}{path}", body)
+    request.headers = http.Headers()
+    request.headers["Host"] = f"{host}:{port}"
+    for field, value in (headers or {}).items():
+        request.headers[field] = value
     client = connection.Client(peername=("192.0.2.7", 4711), sockname=("192.0.2.1", 3128), timestamp_start=1.0)
     server = connection.Server(address=(host, port))
     flow = tflow.tflow(client_conn=client, server_conn=server, req=request)
     flow.live = True
-    if not body:
-        flow.request.headers.pop("content-length", None)
     if door is not None:
         http_layer._doors[flow.request] = door
     return flow

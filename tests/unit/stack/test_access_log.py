@@ -39,13 +39,16 @@ PREDECESSORS_KEYS = [
 ]
 
 
-def pulled(
-    path: str = BLOB, method: str = "GET", door: Door | None = Door.TUNNEL, **fields: str
-) -> http.HTTPFlow:
+def pulled(path: str = BLOB, method: str = "GET", door: Door | None = Door.TUNNEL, **fields: str) -> http.HTTPFlow:
     flow = make_flow(method, "quay.io", 443, path, {f.replace("_", "-"): v for f, v in fields.items()}, door=door)
     flow.request.timestamp_start = NOW_S - 1.5
     endpoint = parse_endpoint(method, flow.request.path)
-    begin(flow, Exchange(Registry("quay.io", 443), "https", endpoint, RequestClass.BLOB_BY_DIGEST, "Bearer s3cret", CacheStatus.MISS))
+    begin(
+        flow,
+        Exchange(
+            Registry("quay.io", 443), "https", endpoint, RequestClass.BLOB_BY_DIGEST, cache_status=CacheStatus.MISS
+        ),
+    )
     flow.response = tutils.tresp(status_code=200, content=b"abc")
     flow.response.headers["content-length"] = "3"
     return flow
@@ -62,9 +65,9 @@ def exchange(path: str = BLOB, error: str | None = None) -> Exchange:
         "https",
         parse_endpoint("GET", path),
         RequestClass.BLOB_BY_DIGEST,
-        "Bearer s3cret",
-        CacheStatus.HIT,
-        error,
+        authorization="Bearer s3cret",
+        cache_status=CacheStatus.HIT,
+        error=error,
     )
 
 

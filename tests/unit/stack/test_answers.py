@@ -67,7 +67,9 @@ def test_a_text_is_utf_8() -> None:
 def test_what_concerns_a_connection_is_not_passed_on() -> None:
     """Only fields that mean something to a registry's client, whatever their case."""
     fields = passed_on(
-        upstream(WWW_AUTHENTICATE="Bearer x", set_cookie="a=b", transfer_encoding="chunked", retry_after="3", etag='"x"')
+        upstream(
+            WWW_AUTHENTICATE="Bearer x", set_cookie="a=b", transfer_encoding="chunked", retry_after="3", etag='"x"'
+        )
     )
 
     assert {field.lower(): value for field, value in fields.items()} == {

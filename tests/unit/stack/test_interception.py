@@ -48,7 +48,12 @@ async def dns(monkeypatch: pytest.MonkeyPatch) -> Names:
 
 
 async def decide(core: Core, host: str, port: int = 443) -> Verdict:
-    connect = ConnectRequest(connection.Client(peername=("192.0.2.7", 1), sockname=("192.0.2.1", 3128)), host, port, http.Request.make("GET", "http://x/"))
+    connect = ConnectRequest(
+        connection.Client(peername=("192.0.2.7", 1), sockname=("192.0.2.1", 3128)),
+        host,
+        port,
+        http.Request.make("GET", "http://x/"),
+    )
     await Interception(core).registry_connect(connect)
     return connect.verdict
 
@@ -72,7 +77,9 @@ class TestConnect:
 
         assert await decide(core, host, port) == Intercept()
 
-    @pytest.mark.parametrize(("host", "port"), [("ghcr.io", 443), ("reg.lan", 443), ("production.cloudflare.docker.com", 443)])
+    @pytest.mark.parametrize(
+        ("host", "port"), [("ghcr.io", 443), ("reg.lan", 443), ("production.cloudflare.docker.com", 443)]
+    )
     async def test_others_are_tunnelled_to_the_address_that_was_checked(
         self, configure: Configure, dns: Names, host: str, port: int
     ) -> None:
@@ -146,7 +153,9 @@ class TestNextLayer:
         Interception(core).next_layer(asking)
         return asking.layer
 
-    @pytest.mark.parametrize("start", [b"CONNECT quay.io:443 HTTP/1.1\r\n", b"CONNECT ", b"C", b"CONN", b"\x16\x03\x01", b"\x00"])
+    @pytest.mark.parametrize(
+        "start", [b"CONNECT quay.io:443 HTTP/1.1\r\n", b"CONNECT ", b"C", b"CONN", b"\x16\x03\x01", b"\x00"]
+    )
     async def test_a_connect_and_what_is_no_request_come_to_our_layer(self, core: Core, start: bytes) -> None:
         """In any pieces: mitmproxy's own layers would open tunnels past our rules."""
         assert isinstance(self.choose(core, start), ConnectLayer)
@@ -274,7 +283,7 @@ class TestServerConnect:
         return server
 
     async def test_a_mapped_registry_is_reached_where_it_is(self, configure: Configure) -> None:
-        """mitmproxy's own connections follow the mappings, too."""
+        """Mitmproxy's own connections follow the mappings, too."""
         core = configure(REGISTRIES="quay.io", UPSTREAM_MAPPINGS="quay.io=127.0.0.1:5443")
 
         assert (await self.connect(core, connection.Server(address=("quay.io", 443)))).address == ("127.0.0.1", 5443)

@@ -258,7 +258,9 @@ class TestByTag:
 
         async def by_accept(request: web.BaseRequest) -> web.StreamResponse:
             body, kind = (OLD, OCI) if OCI in request.headers["Accept"] else (NEW, DOCKER)
-            return web.Response(body=body, headers={"Content-Type": kind, "Docker-Content-Digest": str(Digest.of(body))})
+            return web.Response(
+                body=body, headers={"Content-Type": kind, "Docker-Content-Digest": str(Digest.of(body))}
+            )
 
         registry.override = by_accept
 
@@ -292,7 +294,9 @@ class TestByTag:
         assert registry.methods() == ["GET", "HEAD"]
 
     @pytest.mark.parametrize(
-        ("tag", "lifetime_s"), [("1.2.3", 1_000_000), ("main-5", 100), ("latest", 10)], ids=["primary", "secondary", "default"]
+        ("tag", "lifetime_s"),
+        [("1.2.3", 1_000_000), ("main-5", 100), ("latest", 10)],
+        ids=["primary", "secondary", "default"],
     )
     async def test_the_tier_of_the_tag_decides(
         self,
@@ -324,7 +328,9 @@ class TestByTag:
         clock.now_s += 2
         assert await puller.status(path) == "REVALIDATED"
 
-    async def test_without_tag_caching_every_pull_asks(self, configure: Configure, ask: Ask, registry: Registry) -> None:
+    async def test_without_tag_caching_every_pull_asks(
+        self, configure: Configure, ask: Ask, registry: Registry
+    ) -> None:
         """By HEAD, which costs nothing of a quota; and the last good answer still helps in an outage."""
         puller = Puller(configure(ENABLE_MANIFEST_CACHE="false"), ask)
         registry.tag("3.20", OLD)
@@ -455,9 +461,7 @@ class TestFailures:
         """The declared digest binds also where the client gave none."""
 
         async def lie(_request: web.BaseRequest) -> web.StreamResponse:
-            return web.Response(
-                body=NEW, headers={"Content-Type": OCI, "Docker-Content-Digest": str(Digest.of(OLD))}
-            )
+            return web.Response(body=NEW, headers={"Content-Type": OCI, "Docker-Content-Digest": str(Digest.of(OLD))})
 
         registry.override = lie
         assert response(await puller.pull()).status_code == 502

@@ -118,9 +118,7 @@ async def test_requests_to_others_are_left_alone(core: Core, door: Door) -> None
         ({"X-Forwarded-Host": "a\nb'c"}, "http://abc"),
     ],
 )
-async def test_the_script_names_the_address_that_the_client_used(
-    core: Core, fields: dict[str, str], base: str
-) -> None:
+async def test_the_script_names_the_address_that_the_client_used(core: Core, fields: dict[str, str], base: str) -> None:
     """Also behind a TLS front; a character that a shell would read as more than text is dropped."""
     script = text(get(core, "/setup/systemd", **fields))
 
