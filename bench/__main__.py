@@ -18,7 +18,7 @@ from bench.peers import OURS, PEERS, Peer
 from bench.report import Report
 from bench.rows import ROWS, Row
 from bench.session import run
-from bench.sizes import FULL, QUICK, Sizes
+from bench.sizes import FULL, QUICK
 from bench.stage import Stage
 from lab.programs import LabError
 
@@ -30,12 +30,12 @@ def main() -> int:
     chosen = _parse()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     signal.signal(signal.SIGTERM, _interrupt)
-    sizes = dataclasses.replace(QUICK if chosen.quick else FULL)
+    sizes = QUICK if chosen.quick else FULL
     if chosen.repeats is not None:
         sizes = dataclasses.replace(sizes, repeats=chosen.repeats)
     peers, rows = _select(PEERS, chosen.peers), _select(ROWS, chosen.rows)
     is_full = len(peers) == len(PEERS) and len(rows) == len(ROWS) and sizes.repeats >= FULL.repeats and not chosen.quick
-    before = machine.describe()
+    before = dict(machine.describe())
     try:
         with _work_directory(chosen.work) as directory, Stage(directory, sizes) as stage:
             report = _report(stage, peers, rows, is_full=is_full, before=before)
@@ -47,7 +47,7 @@ def main() -> int:
         return 1
     report.write(_results_directory(chosen.output, is_full=is_full))
     sys.stdout.write(f"\n{report.table()}\n\nIn brackets: our median divided by theirs.\n\n{report.bars()}\n")
-    return 0 if all(report.results.figures.get(row.name) for row in rows) else 1
+    return 0 if all(report.results.median(row, row.metrics[0], OURS.name) is not None for row in rows) else 1
 
 
 def _report(

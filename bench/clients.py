@@ -32,6 +32,7 @@ def curl(target: Target, path: str, *, times: int = 1) -> float:
     """Pull a body with so many curls at once; return the seconds from the first start to the last end."""
     command = [find_program("curl"), "--http1.1", "--silent", "--show-error", "--fail", "--max-time", str(LIMIT_S)]
     command += ["--cacert", str(target.ca_file), "--output", "/dev/null"]
+    command += ["--header", f"Accept: {MANIFEST}, */*"]
     command += ["--write-out", "%{http_code} %{size_download} %header{content-length}"]
     if target.proxy is not None:
         command += ["--proxy", f"http://{target.proxy}"]

@@ -80,9 +80,7 @@ def open_connection(resource: Resource, context: ssl.SSLContext | None = None) -
         request = resource.connect_request()
         if request is not None:
             connection.sendall(request)
-            head, rest = read_head(connection)
-            if status_of(head) != 200 or rest:
-                raise ConnectionError(f"CONNECT was answered {head[:80]!r}")
+            expect_ok(read_head(connection)[0])
         if not resource.is_tls:
             return connection
         return (context or resource.tls_context()).wrap_socket(connection, server_hostname=resource.host)
@@ -106,6 +104,12 @@ def read_head(connection: socket.socket) -> tuple[bytes, bytes]:
 def status_of(head: bytes) -> int:
     """Return the status of an answer."""
     return int(head.split(b" ", 2)[1])
+
+
+def expect_ok(head: bytes) -> None:
+    """Raise ConnectionError when an answer is no 200."""
+    if status_of(head) != 200:
+        raise ConnectionError(f"the answer is {head[:80]!r}")
 
 
 def length_of(head: bytes) -> int:

@@ -53,7 +53,8 @@ class Report:
         lines = [["", "unit", *(peer.name for peer in self.peers)]]
         for row in self.rows:
             for metric in row.metrics:
-                lines.append([metric.title, metric.unit, *(self._cell(row, metric, peer) for peer in self.peers)])
+                cells = [self._cell(row, metric, peer) for peer in self.peers]
+                lines.append([metric.title, metric.unit, *cells])
         return _align(lines)
 
     def bars(self) -> str:
@@ -87,7 +88,8 @@ Written by `make bench` on {self.date}, {results.seconds / 60:.0f} minutes. Do n
 ## Medians
 
 Median of {sizes.repeats} repeats (memory: one reading), peers in turn within each repeat. In brackets: our median
-divided by theirs. Large blob: {sizes.large_blob_bytes // MIB} MiB; cold blob: {sizes.cold_blob_bytes // MIB} MiB; MB is 10^6 bytes.
+divided by theirs. Large blob: {sizes.large_blob_bytes // MIB} MiB; cold blob:
+{sizes.cold_blob_bytes // MIB} MiB; MB is 10^6 bytes.
 
 {self.table()}
 
@@ -95,7 +97,8 @@ divided by theirs. Large blob: {sizes.large_blob_bytes // MIB} MiB; cold blob: {
 
 {self.bars()}
 
-`aim` is reached and more. "No growth" leaves 2 MiB to chance; "threads bounded" means far fewer than one for each slow client.
+`aim` is reached and more. "No growth" leaves 2 MiB to chance; "Threads bounded" means far fewer
+than one for each slow client.
 
 ## Spread
 
@@ -108,8 +111,8 @@ Least and greatest single figure of ours and nginx's.
 {self._differences()}
 - All: clients, proxies and upstream share the cores and the loopback; a proxy on a machine of its own has more to
   give. Clients speak HTTP/1.1. Everything that is read comes from the page cache, none from a disk.
-- The slow upstream is nginx's `limit_rate` of {UPSTREAM_RATE_BYTES_PER_S // 1_000_000} MB/s for each request. It lets the first second's worth pass at
-  once, which is a gain for whoever opens several connections (1 s of a connection's time each).
+- The slow upstream is nginx's `limit_rate`, {UPSTREAM_RATE_BYTES_PER_S // 1_000_000} MB/s for each request. It lets the
+  first second's worth pass at once, which is a gain for whoever sends several requests.
 - Cold rows run against a fresh instance with an empty cache, started just before; memory is that of the instance which
   served all other rows, after one more cold blob and {sizes.warm_pulls} pulls, and again after {sizes.pulls} more.
 - CPU is user and system time of the proxy's processes from /proc; memory is the sum of their RSS, so pages that

@@ -13,7 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from bench.raw_client import Resource, add_arguments, resource_of, status_of
+from bench.raw_client import Resource, add_arguments, expect_ok, resource_of
 
 _RECEIVE_BUFFER_BYTES = 64 * 1024
 _TURNS_PER_S = 4
@@ -35,17 +35,17 @@ class _Reader:
         """Return a connection that has its answer's head and first bytes."""
         plain = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-        plain.setblocking(False)  # noqa: FBT003 - the method takes no keyword
+        plain.setblocking(False)
         await asyncio.get_running_loop().sock_connect(plain, self.resource.first_hop)
         reader, writer = await asyncio.open_connection(sock=plain, limit=_RECEIVE_BUFFER_BYTES)
         request = self.resource.connect_request()
         if request is not None:
             writer.write(request)
-            _expect_ok(await reader.readuntil(b"\r\n\r\n"))
+            expect_ok(await reader.readuntil(b"\r\n\r\n"))
         if self.resource.is_tls:
             await writer.start_tls(self.context, server_hostname=self.resource.host)
         writer.write(self.resource.get())
-        _expect_ok(await reader.readuntil(b"\r\n\r\n"))
+        expect_ok(await reader.readuntil(b"\r\n\r\n"))
         self.received_bytes += len(await reader.read(1))
         self.is_reading = True
         return reader, writer
@@ -59,11 +59,6 @@ class _Reader:
             self.received_bytes += len(piece)
             due_s += len(piece) / self.piece_bytes / _TURNS_PER_S
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-
-
-def _expect_ok(head: bytes) -> None:
-    if status_of(head) != 200:
-        raise ConnectionError(f"the answer is {head[:80]!r}")
 
 
 async def read_slowly(resource: Resource, clients: int, rate_bytes_per_s: int, limit_s: float) -> dict[str, float]:

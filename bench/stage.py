@@ -5,6 +5,7 @@ A cold row gets a fresh instance with an empty cache, which is thrown away after
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,7 +30,10 @@ from lab.pki import create_pki
 
 _UPSTREAM_HOSTS = {Door.FAST: 1, Door.SLOW: 2, Door.PLAIN: 3}
 _WARM_DOORS = (Door.FAST, Door.PLAIN)
-_MOST_WARMING_PULLS = 4
+_MOST_WARMING_PULLS = 5
+_FILLS_FOR_S = 1.0
+"""docker-registry fills its cache after it has answered: each look waits so much longer."""
+
 TAG = "latest"
 
 
@@ -107,7 +111,8 @@ class Stage:
     def heat(self, peer: Peer, door: Door, path: str) -> bool:
         """Pull until the upstream hears of it no more; False for a cache that goes on asking."""
         target = self.warm[peer.name].targets[door]
-        for _ in range(_MOST_WARMING_PULLS if peer.caches else 1):
+        for attempt in range(_MOST_WARMING_PULLS if peer.caches else 1):
+            time.sleep(attempt * _FILLS_FOR_S)
             before = self.upstream.gets(path)
             curl(target, path)
             if self.upstream.gets(path) == before:

@@ -9,7 +9,7 @@ import json
 import sys
 import time
 
-from bench.raw_client import Resource, add_arguments, length_of, open_connection, read_head, resource_of, status_of
+from bench.raw_client import Resource, add_arguments, expect_ok, length_of, open_connection, read_head, resource_of
 
 _BUFFER_BYTES = 1 << 18
 _STALL_LIMIT_S = 120.0
@@ -23,8 +23,7 @@ def pull(resource: Resource) -> dict[str, float]:
         connection.settimeout(_STALL_LIMIT_S)
         connection.sendall(resource.get())
         head, rest = read_head(connection)
-        if status_of(head) != 200:
-            raise ConnectionError(f"the answer is {head[:80]!r}")
+        expect_ok(head)
         size_bytes = length_of(head)
         received_bytes = len(rest)
         first_byte_s = time.monotonic() - started_s if rest else None

@@ -42,7 +42,8 @@ DOCKER_REGISTRY = Peer(
     name="docker-registry",
     start=_start,
     difference=(
-        "A mirror in the registry's place: no CONNECT. It stands before one upstream only; there is one process for the "
-        "TLS rows and one for the plain row, and its memory is that of both. It asks the upstream about a tag each time."
+        "A mirror in the registry's place: no CONNECT. It stands before one upstream only; there is one process for "
+        "the TLS rows and one for the plain row, and its memory is that of both. It asks the upstream about a tag each "
+        "time."
     ),
 )

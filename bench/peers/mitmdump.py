@@ -42,7 +42,7 @@ MITMDUMP = Peer(
     start=_start,
     caches=False,
     difference=(
-        f"Plain, with `stream_large_bodies={_STREAM_FROM}` and `--quiet`; it caches nothing, so every request goes on to "
-        "the upstream. A script of five lines replaces the DNS. Its leaf key is RSA 2048."
+        f"Plain, with `stream_large_bodies={_STREAM_FROM}` and `--quiet`; it caches nothing, so every request goes on "
+        "to the upstream. A script of five lines replaces the DNS. Its leaf key is RSA 2048."
     ),
 )

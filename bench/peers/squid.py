@@ -85,7 +85,7 @@ def _give_to_user(directory: Path) -> None:
 
 
 def _run(command: list[str], directory: Path) -> None:
-    completed = subprocess.run(
+    completed = subprocess.run(  # noqa: S603 - programs of Debian
         command,
         cwd=directory,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
@@ -103,7 +103,7 @@ SQUID = Peer(
     name="squid",
     start=_start,
     difference=(
-        "`ssl_bump bump all`, one process, `collapsed_forwarding on` and a `refresh_pattern` that keeps everything for a "
-        "day; both are off by default. Its leaf key is RSA 2048."
+        "`ssl_bump bump all`, one process, `collapsed_forwarding on` and a `refresh_pattern` that keeps everything for "
+        "a day; both are off by default. Its leaf key is RSA 2048."
     ),
 )

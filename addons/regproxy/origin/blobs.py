@@ -9,6 +9,7 @@ and only what is missing is asked for (RFC 9110 section 14.2). Verification and 
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 from regproxy.origin.client import Upstream, UpstreamRequest
 from regproxy.origin.errors import UpstreamUnavailable
@@ -108,7 +109,9 @@ class _Filling:
                 return True
             start = holes[0][0]
         part = Part(start, None if size_bytes is None else self._end_of_hole(start, size_bytes))
-        await fetch_part(self._sink, part, self._request, self._upstream, on_size=self._call_helpers, stop=self._stop)
+        await fetch_part(
+            self._sink, part, self._request, self._upstream, on_size=self._call_helpers, stop=partial(self._stop, part)
+        )
         return self._sink.size_bytes is None  # a body of unknown length ends where it ends
 
     def _call_helpers(self, start: int, size_bytes: int, *, honours_ranges: bool) -> None:
@@ -133,9 +136,14 @@ class _Filling:
         except Exception as error:  # noqa: BLE001 - the leader meets what is final, and tells everyone
             logger.debug("a part from %d failed: %s", part.start, error)
 
-    def _stop(self, position: int) -> bool:
-        """Whether the leader has come to a part that a helper is at work on."""
-        return self._is_taken(position)
+    def _stop(self, part: Part, position: int) -> bool:
+        """Whether the leader has come to what a helper is at work on, or has fetched.
+
+        What comes before the part it wanted it must read past: the upstream has sent the whole blob.
+        """
+        if position < part.start:
+            return False
+        return self._is_taken(position) or not any(first <= position < end for first, end in self._sink.missing())
 
     def _is_taken(self, position: int) -> bool:
         self._forget_ended()

@@ -22,7 +22,7 @@ class Broken(Exception):  # noqa: N818 - the state of a transfer
     passing = True
 
 
-class RangeIgnored(Broken):  # noqa: N818 - what the upstream did
+class RangeIgnored(Broken):
     """The upstream sent the whole blob when asked for a part."""
 
 
@@ -54,7 +54,7 @@ class Part:
         return tuple(fields)
 
 
-async def fetch_part(
+async def fetch_part(  # noqa: PLR0913 - three say what, three how
     sink: Sink,
     part: Part,
     request: UpstreamRequest,

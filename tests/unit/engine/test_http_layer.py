@@ -16,10 +16,12 @@ from mitmproxy.test import tflow
 from regproxy.engine.bodies import FileBody, attach, attached
 from regproxy.engine.connect_layer import RegistryConnectHook
 from regproxy.engine.http_layer import (
+    HEAD_LIMIT_BYTES,
     Door,
     RegistryBodySentHook,
     RegistryHttpLayer,
     RegistrySendBodyHook,
+    Shortcut,
     Transfer,
     door,
 )
@@ -40,6 +42,7 @@ class Exchange:
         on_request: Callable[[http.HTTPFlow], None] = lambda _: None,
         on_response: Callable[[http.HTTPFlow], None] = lambda _: None,
         on_send: Callable[[Transfer], None] = lambda _: None,
+        shortcut: Shortcut | None = None,
     ) -> None:
         self.flows: list[http.HTTPFlow] = []
         self.transfers: list[Transfer] = []
@@ -52,7 +55,7 @@ class Exchange:
         ctx = new_context(opts)
         if mode is HTTPMode.transparent:
             ctx.server.address = ("quay.io", 443)
-        self.driver = LayerDriver(RegistryHttpLayer(ctx, mode), self._on_hook)
+        self.driver = LayerDriver(RegistryHttpLayer(ctx, mode, shortcut), self._on_hook)
 
     def _on_hook(self, hook: commands.StartHook) -> None:
         match hook:
@@ -245,3 +248,135 @@ def test_our_hooks_have_one_argument(hook: Callable[[object], commands.StartHook
 def test_mitmproxy_unpacks_exactly_one_argument() -> None:
     """Pins the fact behind that rule: if this changes, the rule may go."""
     assert "(data,) = hook.args()" in inspect.getsource(ProxyConnectionHandler.handle_hook)
+
+
+async def test_a_connect_that_is_not_the_first_request_is_refused(opts: options.Options) -> None:
+    """Else mitmproxy would open the tunnel itself, past the rules of `connect_layer`."""
+    exchange = Exchange(opts, HTTPMode.regular, on_headers=refuse)
+
+    exchange.driver.receive(b"GET /first HTTP/1.1\r\nHost: proxy.lan\r\n\r\n")
+    exchange.driver.receive(b"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: 127.0.0.1:22\r\n\r\n")
+
+    assert exchange.driver.sent.count(b"HTTP/1.1 405 ") == 1
+    assert b"a CONNECT must be the first request" in exchange.driver.sent
+    assert exchange.driver.closed
+    assert exchange.driver.opened() == []
+
+
+async def test_a_head_without_end_is_refused(opts: options.Options) -> None:
+    """At the limit the client is told, once, and the connection ends; mitmproxy would go on collecting."""
+    exchange = Exchange(opts, HTTPMode.transparent)
+
+    exchange.driver.receive(b"GET /v2/ HTTP/1.1\r\nX: ")
+    for _ in range(8):
+        exchange.driver.receive(b"x" * (HEAD_LIMIT_BYTES // 4))
+
+    assert exchange.driver.sent.count(b"HTTP/1.1 431 ") == 1
+    assert exchange.driver.closed
+    assert exchange.flows == []
+
+
+async def test_a_head_below_the_limit_is_read(opts: options.Options) -> None:
+    """Some tokens take 100 kB."""
+    exchange = Exchange(opts, HTTPMode.transparent, on_headers=refuse)
+
+    exchange.driver.receive(
+        b"GET /v2/ HTTP/1.1\r\nHost: quay.io\r\nAuthorization: Bearer " + b"x" * 100_000 + b"\r\n\r\n"
+    )
+
+    assert len(exchange.flows) == 1
+    assert exchange.driver.sent.startswith(b"HTTP/1.1 405 ")
+
+
+class ShortcutStub:
+    """Answers what it is told to, and notes how it ended."""
+
+    def __init__(self, answer: Callable[[http.HTTPFlow], None] | None) -> None:
+        self._answer = answer
+        self.asked: list[str] = []
+        self.ended: list[tuple[int, str | None]] = []
+
+    def answer(self, flow: http.HTTPFlow) -> bool:
+        """Answer, or leave it to the hooks."""
+        self.asked.append(flow.request.url)
+        if self._answer is None:
+            return False
+        self._answer(flow)
+        return True
+
+    def sent(self, flow: http.HTTPFlow, sent_bytes: int, error: str | None) -> None:
+        """Take note."""
+        assert flow.response is not None
+        self.ended.append((sent_bytes, error))
+
+
+class TestShortcut:
+    async def test_an_answer_at_hand_runs_no_hook(self, opts: options.Options) -> None:
+        """Request after request on one connection, each told to the shortcut when it has been sent."""
+        shortcut = ShortcutStub(refuse)
+        exchange = Exchange(opts, HTTPMode.transparent, shortcut=shortcut)
+
+        exchange.driver.receive(GET)
+        exchange.driver.receive(GET + GET)
+
+        assert exchange.driver.hooks() == []
+        assert exchange.driver.sent.count(b"HTTP/1.1 405 ") == 3
+        assert shortcut.ended == [(2, None)] * 3
+        assert not exchange.driver.closed
+
+    async def test_a_file_at_hand_needs_the_sender_alone(self, opts: options.Options, fd: int) -> None:
+        """The file is closed when it has been sent."""
+        shortcut = ShortcutStub(answer_with_file(fd))
+        exchange = Exchange(opts, HTTPMode.transparent, shortcut=shortcut)
+
+        exchange.driver.receive(GET)
+
+        assert exchange.driver.hooks() == ["registry_send_body"]
+        assert attached(exchange.transfers[0].flow) is None
+        os.close(fd)
+
+    async def test_a_file_that_fails_cuts_the_connection(self, opts: options.Options, fd: int) -> None:
+        """As on the way of the hooks."""
+
+        def fail(transfer: Transfer) -> None:
+            transfer.error = "gone"
+
+        shortcut = ShortcutStub(answer_with_file(fd))
+        exchange = Exchange(opts, HTTPMode.transparent, shortcut=shortcut, on_send=fail)
+
+        exchange.driver.receive(GET)
+
+        assert exchange.driver.closed
+        assert shortcut.ended == [(0, "gone")]
+        os.close(fd)
+
+    async def test_what_is_not_at_hand_takes_the_way_of_the_hooks(self, opts: options.Options) -> None:
+        """From the start, as if nobody had been asked."""
+        shortcut = ShortcutStub(None)
+        exchange = Exchange(opts, HTTPMode.transparent, shortcut=shortcut, on_headers=refuse)
+
+        exchange.driver.receive(GET)
+
+        assert len(shortcut.asked) == 1
+        assert exchange.driver.hooks()[0] == "requestheaders"
+        assert exchange.driver.sent.startswith(b"HTTP/1.1 405 ")
+
+    @pytest.mark.parametrize(
+        ("mode", "request_bytes"),
+        [
+            (HTTPMode.regular, b"GET http://quay.io/v2/ HTTP/1.1\r\nHost: quay.io\r\n\r\n"),
+            (HTTPMode.transparent, b"PUT /v2/ HTTP/1.1\r\nHost: quay.io\r\nContent-Length: 5\r\n\r\n"),
+        ],
+        ids=["not in a tunnel", "with a body"],
+    )
+    async def test_other_requests_are_not_shown_to_it(
+        self, opts: options.Options, mode: HTTPMode, request_bytes: bytes
+    ) -> None:
+        """They are the hooks' business."""
+        shortcut = ShortcutStub(refuse)
+        exchange = Exchange(opts, mode, shortcut=shortcut, on_headers=refuse)
+
+        exchange.driver.receive(request_bytes)
+
+        assert shortcut.asked == []
+        assert exchange.driver.hooks()[0] == "requestheaders"

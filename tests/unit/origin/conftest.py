@@ -14,7 +14,7 @@ from lab.pki import Pki, create_pki
 from regproxy.origin.client import Upstream, UpstreamOptions
 from regproxy.policy.interception import HostPattern
 
-type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+type Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 type Serve = Callable[..., Awaitable[int]]
 type Open = Callable[..., Upstream]
 

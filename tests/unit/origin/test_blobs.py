@@ -27,7 +27,7 @@ HALF = 300_000
 
 type Fill = Callable[..., Awaitable[None]]
 type Break = Callable[..., Step]
-type Step = Callable[[web.Request], Awaitable[web.StreamResponse]]
+type Step = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def broken(store: Store) -> Break:
     """
 
     def make(size: int = HALF, etag: str | None = ETAG) -> Step:
-        async def answer(request: web.Request) -> web.StreamResponse:
+        async def answer(request: web.BaseRequest) -> web.StreamResponse:
             start = request.http_range.start or 0
             response = web.StreamResponse(status=206 if start else 200)
             if start:
@@ -114,7 +114,8 @@ class Script:
         self._steps = list(steps)
         self.asked: list[dict[str, str | None]] = []
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Take the next step."""
         self.asked.append({field: request.headers.get(field) for field in ("Range", "If-Range", "Authorization")})
         step = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
         return await step(request)
@@ -128,13 +129,13 @@ class Script:
 def whole(body: bytes = BLOB, **fields: str) -> Step:
     """Answer 200 with everything, whatever was asked."""
 
-    async def answer(_request: web.Request) -> web.StreamResponse:
+    async def answer(_request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(body=body, headers={"ETag": ETAG} | {f.replace("_", "-"): v for f, v in fields.items()})
 
     return answer
 
 
-async def rest(request: web.Request) -> web.StreamResponse:
+async def rest(request: web.BaseRequest) -> web.StreamResponse:
     """Answer 206 with what was asked for."""
     start = request.http_range.start or 0
     fields = {"ETag": ETAG, "Content-Range": f"bytes {start}-{len(BLOB) - 1}/{len(BLOB)}"}
@@ -144,7 +145,7 @@ async def rest(request: web.Request) -> web.StreamResponse:
 def refused(status: int, text: str = "no") -> Step:
     """Answer with an error."""
 
-    async def answer(_request: web.Request) -> web.StreamResponse:
+    async def answer(_request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=status, text=text, headers={"X-Why": "because"})
 
     return answer
@@ -153,19 +154,19 @@ def refused(status: int, text: str = "no") -> Step:
 def part_of(start: int, size: str = str(len(BLOB)), body: bytes = BLOB) -> Step:
     """Answer 206 with another part than the one asked for."""
 
-    async def answer(_request: web.Request) -> web.StreamResponse:
+    async def answer(_request: web.BaseRequest) -> web.StreamResponse:
         fields = {"Content-Range": f"bytes {start}-{len(body) - 1}/{size}"}
         return web.Response(status=206, body=body[start:], headers=fields)
 
     return answer
 
 
-async def nameless_part(_request: web.Request) -> web.StreamResponse:
+async def nameless_part(_request: web.BaseRequest) -> web.StreamResponse:
     """Answer 206 without Content-Range."""
     return web.Response(status=206, body=BLOB[HALF:])
 
 
-async def chunked(request: web.Request) -> web.StreamResponse:
+async def chunked(request: web.BaseRequest) -> web.StreamResponse:
     """Answer without a length."""
     response = web.StreamResponse()
     response.enable_chunked_encoding()
@@ -206,7 +207,7 @@ async def test_a_body_without_length_is_stored_when_it_has_ended(store: Store, s
     ("etag", "if_range"), [(ETAG, ETAG), ('W/"abc"', None), (None, None)], ids=["strong", "weak", "none"]
 )
 async def test_a_broken_transfer_is_resumed(
-    store: Store, serve: Serve, fill_from: Fill, broken: Break, etag: str | None, if_range: str | None
+    *, store: Store, serve: Serve, fill_from: Fill, broken: Break, etag: str | None, if_range: str | None
 ) -> None:
     """The rest is asked for, with If-Range when the validator is strong, and with the authorization again."""
     script = Script(broken(etag=etag), rest)
@@ -235,7 +236,7 @@ async def test_every_attempt_asks_the_registry_anew(store: Store, serve: Serve, 
     ports = [await serve(first), await serve(second)]
     asked: list[str | None] = []
 
-    async def registry(request: web.Request) -> web.StreamResponse:
+    async def registry(request: web.BaseRequest) -> web.StreamResponse:
         asked.append(request.headers.get("Range"))
         return web.Response(status=307, headers={"Location": f"http://127.0.0.1:{ports[len(asked) - 1]}/signed"})
 
@@ -289,7 +290,7 @@ async def test_a_part_that_is_not_what_it_says_is_not_stored(
 ) -> None:
     """The digest finds a 206 whose bytes are others'; nothing is kept, and the next download starts from nothing."""
 
-    async def lie(request: web.Request) -> web.StreamResponse:
+    async def lie(request: web.BaseRequest) -> web.StreamResponse:
         start = request.http_range.start or 0
         fields = {"ETag": ETAG, "Content-Range": f"bytes {start}-{len(BLOB) - 1}/{len(BLOB)}"}
         return web.Response(status=206, body=b"x" * (len(BLOB) - start), headers=fields)
@@ -395,7 +396,7 @@ async def test_a_body_longer_than_said_is_not_stored(
 ) -> None:
     """A 206 whose body goes on behind its range must not overwrite or extend the file."""
 
-    async def too_long(request: web.Request) -> web.StreamResponse:
+    async def too_long(request: web.BaseRequest) -> web.StreamResponse:
         start = request.http_range.start or 0
         fields = {"ETag": ETAG, "Content-Range": f"bytes {start}-{len(BLOB) - 1}/{len(BLOB)}"}
         return web.Response(status=206, body=BLOB[start:] + b"more", headers=fields)

@@ -73,7 +73,7 @@ async def test_a_name_with_any_forbidden_address_is_refused(names: Names, addres
 @pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.0.0.1", "017700000001"])
 async def test_odd_spellings_of_loopback_are_seen_through(host: str) -> None:
     """What the system's own resolver makes of them is what is checked."""
-    with pytest.raises(OSError, match="loopback|Name or service not known"):
+    with pytest.raises(OSError, match=r"loopback|Name or service not known"):
         await resolve(host, 443, mappings=(), rule=forbidden_reason)
 
 
@@ -98,7 +98,7 @@ async def test_a_mapping_may_be_a_name(names: Names) -> None:
 
 async def test_a_name_that_does_not_exist_is_an_os_error() -> None:
     """Not forbidden: the caller tells the two apart."""
-    with pytest.raises(OSError, match="not known|resolution") as raised:
+    with pytest.raises(OSError, match=r"not known|resolution") as raised:
         await resolve("no-such-host.invalid", 443, mappings=(), rule=forbidden_reason)
 
     assert not isinstance(raised.value, AddressForbiddenError)

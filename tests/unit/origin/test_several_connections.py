@@ -1,6 +1,7 @@
 """A large blob over several connections: what is asked for, and what happens when the upstream does not play along."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -17,6 +18,8 @@ from regproxy.policy.redirects import Url
 
 BLOB = bytes(range(256)) * 1600
 PART_BYTES = 100_000
+READ_AHEAD_BYTES = 10_000
+"""What the first connection may have read of the next part before it sees that it is there."""
 FOUR = Connections(most=4, least_part_bytes=PART_BYTES)
 
 
@@ -71,12 +74,17 @@ class Registry:
 
     def __init__(self) -> None:
         self.ranges: list[str | None] = []
+        self.slow_whole = False
+        self.whole_sent_bytes = 0
+        self.parts_sent = asyncio.Semaphore(0)
         self.answer: Callable[[web.Request], web.StreamResponse | None] = lambda _: None
         self.url = Url("http", "127.0.0.1", 1, "/")
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer with the blob or the part that is asked for."""
         self.ranges.append(request.headers.get("Range"))
+        if self.slow_whole and request.headers.get("Range") is None:
+            return await self._send_slowly(request)
         special = self.answer(request)
         if special is not None:
             return special
@@ -85,11 +93,25 @@ class Registry:
         if asked.start is None and asked.stop is None:
             return web.Response(body=BLOB, headers={"ETag": '"x"'})
         start = asked.start or 0
+        self.parts_sent.release()
         return web.Response(
             status=206,
             body=part,
             headers={"Content-Range": f"bytes {start}-{start + len(part) - 1}/{len(BLOB)}", "ETag": '"x"'},
         )
+
+    async def _send_slowly(self, request: web.Request) -> web.StreamResponse:
+        """Send the whole blob, its first part only after three others have been asked for; stop when nobody reads."""
+        response = web.StreamResponse(headers={"Content-Length": str(len(BLOB))})
+        await response.prepare(request)
+        for _ in range(3):
+            await self.parts_sent.acquire()
+        with contextlib.suppress(ConnectionError):
+            for position in range(0, len(BLOB), 1000):
+                await response.write(BLOB[position : position + 1000])
+                self.whole_sent_bytes = position + 1000
+                await asyncio.sleep(0)
+        return response
 
 
 @pytest.fixture
@@ -146,6 +168,15 @@ async def test_a_large_blob_is_asked_for_in_parts(registry: Registry) -> None:
     expected = {f"bytes={first}-{min(len(BLOB), first + size) - 1}" for first in range(size, len(BLOB), size)}
     assert set(registry.ranges) == {None, *expected}
     assert len(registry.ranges) == 4
+
+
+async def test_the_first_connection_ends_where_the_others_parts_begin(registry: Registry) -> None:
+    """What they have fetched already is not fetched again, however slow the first connection is."""
+    registry.slow_whole = True
+    sink = await fetched(registry, FOUR)
+
+    assert bytes(sink.body) == BLOB
+    assert sink.written_bytes < len(BLOB) + READ_AHEAD_BYTES
 
 
 async def test_a_blob_of_less_than_two_parts_takes_one_connection(registry: Registry) -> None:

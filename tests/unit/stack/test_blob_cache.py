@@ -95,6 +95,7 @@ async def test_a_miss_is_downloaded_and_a_hit_is_not(
     ],
 )
 async def test_a_hit_is_answered_as_asked(
+    *,
     stored: BlobCache,
     core: Core,
     ask: Ask,

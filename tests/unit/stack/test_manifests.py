@@ -1,4 +1,4 @@
-"""When a manifest comes from the store and when from the registry: every path, with a real store and a real registry."""
+"""When a manifest comes from the store and when from the registry: every path, on real ones."""
 
 import asyncio
 import logging
@@ -239,9 +239,7 @@ class TestByTag:
 
         assert (cache_status(stale), response(stale).raw_content) == ("STALE", OLD)
 
-    async def test_the_content_is_fetched_again_if_it_was_evicted(
-        self, puller: Puller, registry: Registry, clock: SimpleNamespace
-    ) -> None:
+    async def test_the_content_is_fetched_again_if_it_was_evicted(self, puller: Puller, registry: Registry) -> None:
         """A record without its content is no answer, fresh or not."""
         digest = registry.tag("3.20", OLD)
         await puller.pull()
@@ -300,6 +298,7 @@ class TestByTag:
     )
     async def test_the_tier_of_the_tag_decides(
         self,
+        *,
         configure: Configure,
         ask: Ask,
         registry: Registry,

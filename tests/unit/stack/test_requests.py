@@ -91,7 +91,7 @@ class TestWrites:
         ],
     )
     async def test_writes_pass_if_they_are_allowed(
-        self, configure: Configure, ask: Ask, method: str, path: str, allowed: bool, refused: bool
+        self, *, configure: Configure, ask: Ask, method: str, path: str, allowed: bool, refused: bool
     ) -> None:
         """They stream through untouched, never cached; a token is asked for by POST in every pull."""
         flow = ask(configure(ALLOW_PUSH=str(allowed).lower()), path, method)
@@ -127,7 +127,7 @@ class TestWrites:
         [("PUT", 201, True), ("DELETE", 202, True), ("PUT", 403, False), ("GET", 200, False)],
     )
     async def test_a_tag_that_was_written_is_forgotten(
-        self, configure: Configure, ask: Ask, registry: Registry, method: str, code: int, forgotten: bool
+        self, *, configure: Configure, ask: Ask, registry: Registry, method: str, code: int, forgotten: bool
     ) -> None:
         """If the registry has taken it."""
         core = configure(ALLOW_PUSH="true", ENABLE_MANIFEST_CACHE="true")
