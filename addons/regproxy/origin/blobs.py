@@ -141,7 +141,7 @@ class _Filling:
 
         What comes before the part it wanted it must read past: the upstream has sent the whole blob.
         """
-        if position < part.start:
+        if position < part.start or self._sink.size_bytes is None:
             return False
         return self._is_taken(position) or not any(first <= position < end for first, end in self._sink.missing())
 
