@@ -1,6 +1,6 @@
 # Every target sets up what it needs; nothing has to be installed before.
 .DEFAULT_GOAL := help
-.PHONY: help serve test check lint format lock clean
+.PHONY: help serve test bench check lint format lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -17,6 +17,11 @@ test: ## Run all tests; ARGS="-k word" selects some
 	@scripts/bootstrap dev
 	@scripts/test-packages
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: ## Compare with nginx, docker-registry, Squid and mitmdump; ARGS="--quick" for a look
+	@scripts/bootstrap dev
+	@scripts/bench-packages
+	@$(BIN)/python -m bench $(ARGS)
 
 check: lint ## Lint and check the types
 	@$(BIN)/mypy --strict

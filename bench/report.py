@@ -61,7 +61,7 @@ class Report:
         """Return the bars and whether they are reached."""
         lines = [["", "bar", "figure", "reached"]]
         for _, metric, bar, figure, verdict in self.verdicts():
-            lines.append([metric.title, bar.text, "" if figure is None else f"{figure:.2f}", verdict])
+            lines.append([metric.title, bar.text, "" if figure is None else f"{figure:.3g}", verdict])
         return _align(lines)
 
     def verdicts(self) -> Iterator[tuple[Row, Metric, Bar, float | None, str]]:

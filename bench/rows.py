@@ -79,15 +79,15 @@ def _image(stage: Stage, name: str) -> tuple[tuple[Door, str], ...]:
     return tuple((Door.FAST, f"/v2/{name}/blobs/{digest}") for digest in image.blobs)
 
 
-def _cpu(*bars: Bar) -> Metric:
-    return Metric(name="cpu", title="CPU of the proxy", unit="s/GiB", bars=bars)
+def _cpu(load: str, *bars: Bar) -> Metric:
+    return Metric(name="cpu", title=f"CPU of the proxy, {load}", unit="s/GiB", bars=bars)
 
 
-def _pull(name: str, title: str) -> Row:
+def _pull(name: str, title: str, *, times: int) -> Row:
     return Row(
         name=f"pull-{name}",
         metrics=(Metric(name="time", title=title, unit="s", bars=(_AT_MOST_1_1_NGINX,)),),
-        measure=lambda trial: measures.skopeo_pull(trial, f"bench/{name}"),
+        measure=lambda trial: measures.skopeo_pull(trial, f"bench/{name}", times),
         heats=lambda stage: _image(stage, f"bench/{name}"),
     )
 
@@ -101,7 +101,7 @@ ROWS: tuple[Row, ...] = (
         name="blob-tls",
         metrics=(
             Metric(name="speed", title="Large blob, hit, TLS, one client", unit="MB/s", bars=(_SPEED_BAR,)),
-            _cpu(Bar(limit=1.3, at_least=False, against="nginx")),
+            _cpu("one TLS client", Bar(limit=1.3, at_least=False, against="nginx")),
         ),
         measure=partial(measures.blob, door=Door.FAST, clients=1),
         heats=_large_blob(Door.FAST),
@@ -110,7 +110,7 @@ ROWS: tuple[Row, ...] = (
         name="blob-tls-4",
         metrics=(
             Metric(name="speed", title="Same, four clients at once, total", unit="MB/s", bars=(_SPEED_BAR,)),
-            _cpu(),
+            _cpu("four TLS clients"),
         ),
         measure=lambda trial: measures.blob(trial, Door.FAST, trial.stage.sizes.streams),
         heats=_large_blob(Door.FAST),
@@ -124,7 +124,7 @@ ROWS: tuple[Row, ...] = (
                 unit="MB/s",
                 bars=(Bar(limit=0.9, at_least=True, against="nginx"),),
             ),
-            _cpu(),
+            _cpu("plain HTTP"),
         ),
         measure=partial(measures.blob, door=Door.PLAIN, clients=1),
         heats=_large_blob(Door.PLAIN),
@@ -179,8 +179,8 @@ ROWS: tuple[Row, ...] = (
         ),
         measure=measures.followers,
     ),
-    _pull("small", "Warm pull with skopeo, 5 x 0.3 MiB"),
-    _pull("large", "Warm pull with skopeo, 4 x 64 MiB"),
+    _pull("small", "Warm pull with skopeo, 5 x 0.3 MiB", times=5),
+    _pull("large", "Warm pull with skopeo, 4 x 64 MiB", times=1),
     Row(
         name="slow-clients",
         metrics=(

@@ -113,9 +113,9 @@ class Stage:
         target = self.warm[peer.name].targets[door]
         for attempt in range(_MOST_WARMING_PULLS if peer.caches else 1):
             time.sleep(attempt * _FILLS_FOR_S)
-            before = self.upstream.gets(path)
+            mark = self.upstream.mark()
             curl(target, path)
-            if self.upstream.gets(path) == before:
+            if self.upstream.gets_since(mark, path) == 0:
                 return True
         return not peer.caches
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.sizes import UPSTREAM_RATE_BYTES_PER_S
-from lab.access_log import AccessLog, LogFile
 from lab.addresses import TLS_PORT, Address
 from lab.image import Image
 from lab.pki import Pki
@@ -21,6 +20,7 @@ from lab.programs import Program, find_program
 
 _PIECE_BYTES = 1 << 20
 _LOG_SETTLES_S = 0.05
+"""nginx writes a request's line a moment after its last byte."""
 
 
 class Door(enum.Enum):
@@ -50,9 +50,7 @@ http {{
   keepalive_timeout 300s; keepalive_requests 1000000;
   client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxied;
   fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
-  log_format requests escape=json '{{"method":"$request_method","target":"$request_uri","status":"$status",'
-    '"body_bytes":"$body_bytes_sent","host":"$http_host","range":"$http_range","authorization":"",'
-    '"user_agent":"$http_user_agent"}}';
+  log_format requests '$request_method $request_uri $status $body_bytes_sent "$http_range"';
   access_log {directory}/requests.log requests;
   ssl_certificate {pki.certificate_file}; ssl_certificate_key {pki.key_file};
   add_header Docker-Distribution-Api-Version registry/2.0 always;
@@ -88,7 +86,7 @@ class Upstream:
             directory,
             listens_on=addresses[Door.FAST],
         )
-        self._log = AccessLog(LogFile(directory / "requests.log", lambda: time.sleep(_LOG_SETTLES_S)))
+        self._log_file = directory / "requests.log"
 
     def add_blob(self, repository: str, size_bytes: int) -> str:
         """Write a blob of random bytes and return its path."""
@@ -138,9 +136,18 @@ class Upstream:
         """Stop it."""
         self._program.stop()
 
-    def gets(self, path: str) -> int:
-        """Return how many GETs for a path have reached it."""
-        return self._log.count(method="GET", path_contains=path)
+    def mark(self) -> int:
+        """Return this moment, for `gets_since`."""
+        time.sleep(_LOG_SETTLES_S)
+        return self._log_file.stat().st_size
+
+    def gets_since(self, mark: int, path: str) -> int:
+        """Return how many GETs for a path have reached it since a mark."""
+        time.sleep(_LOG_SETTLES_S)
+        wanted = f"GET {path} ".encode()
+        with self._log_file.open("rb") as log:
+            log.seek(mark)
+            return sum(line.startswith(wanted) for line in log)
 
     def _blob_directory(self, repository: str) -> Path:
         blobs = self._root / "v2" / repository / "blobs"

@@ -116,10 +116,8 @@ class RegistryStream(HttpStream):
             _doors[event.request] = Door.TUNNEL
         else:
             _doors[event.request] = Door.FORWARD if event.request.host else Door.OWN
-        if event.request.method == "CONNECT":
-            # `connect_layer` takes a CONNECT that begins a connection. A later one would be tunnelled by mitmproxy,
-            # past its rules.
-            refusal = "a CONNECT must be the first request of its connection"
+        refusal = refusal_of(event.request)
+        if refusal is not None:
             yield SendHttp(
                 ResponseProtocolError(self.stream_id, refusal, ErrorCode.GENERIC_CLIENT_ERROR), self.context.client
             )
@@ -226,6 +224,16 @@ class RegistryStream(HttpStream):
             if isinstance(candidate, InterceptedTlsLayer):
                 return candidate
         return None
+
+
+def refusal_of(request: http.Request) -> str | None:
+    """Return why mitmproxy's layer must not see a request, which would take it."""
+    if request.method == "CONNECT":
+        # `connect_layer` takes a CONNECT that begins a connection; a later one would be tunnelled past its rules.
+        return "a CONNECT must be the first request of its connection"
+    if request.http_version not in ("HTTP/1.0", "HTTP/1.1"):
+        return "this proxy speaks HTTP/1.1"
+    return None
 
 
 class RegistryHttpLayer(HttpLayer):
