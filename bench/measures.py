@@ -1,6 +1,7 @@
 """How each row is measured, once, against one peer. Returns figures by the names of the row's metrics."""
 
 import shutil
+import statistics
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from lab.skopeo import Skopeo
 type Figures = Mapping[str, float]
 
 _GIB = 1 << 30
-_SETTLE_S = 0.5
+_SETTLE_S = 0.1
+_READINGS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +131,21 @@ def beside_slow_clients(trial: Trial) -> Figures:
 
 
 def memory(trial: Trial) -> Figures:
-    """Read the memory after all rows, before and after many pulls."""
+    """Read the memory after all rows, before and after many pulls.
+
+    Memory goes up and down by some MiB with the garbage collector, and what the rows before have left is given back
+    late. So growth is the slope of a line through many readings, not the difference of two.
+    """
     stage, target, instance = trial.stage, trial.target(), trial.instance
     curl(target, stage.content.cold_blob)  # the warm instance has met it never: its cold path is run, too
     pull_often(target, stage.content.small_pull, times=stage.sizes.warm_pulls)
-    before_bytes = _settled_rss_bytes(instance)
-    pull_often(target, stage.content.small_pull, times=stage.sizes.pulls)
-    after_bytes = _settled_rss_bytes(instance)
-    return {"rss": after_bytes / MIB, "growth": (after_bytes - before_bytes) / MIB}
-
-
-def _settled_rss_bytes(instance: Instance) -> int:
-    time.sleep(_SETTLE_S)
-    return procfs.rss_bytes(instance.pids())
+    readings: list[int] = []
+    for _ in range(_READINGS):
+        pull_often(target, stage.content.small_pull, times=stage.sizes.pulls // _READINGS)
+        time.sleep(_SETTLE_S)
+        readings.append(procfs.rss_bytes(instance.pids()))
+    slope = statistics.linear_regression(range(_READINGS), readings).slope
+    return {"rss": statistics.median(readings) / MIB, "highest": max(readings) / MIB, "growth": slope * _READINGS / MIB}
 
 
 def check_slow_upstream(stage: Stage) -> float:

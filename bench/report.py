@@ -76,20 +76,20 @@ class Report:
         """Return results.md."""
         sizes, results = self.sizes, self.results
         partly = "" if self.is_full else "\nThis is no full run: its sizes, rows, peers or repeats are fewer.\n"
-        missed = [metric.title for _, metric, _, _, verdict in self.verdicts() if verdict in {"no", "not measured"}]
-        summary = f"Bars not reached: {'; '.join(missed)}." if missed else "All bars are reached."
         remarks = "\n".join(f"- {' '.join(text.split())}" for text in results.remarks) or "None."
         return f"""# Benchmark
 
 Written by `make bench` on {self.date}, {results.seconds / 60:.0f} minutes. Do not edit.
 {partly}
-{summary} What costs what, and why a bar is missed: [docs/performance.md](../docs/performance.md).
+{self._summary()}
+
+What costs what, and why a bar is missed: [docs/performance.md](../docs/performance.md).
 
 ## Medians
 
-Median of {sizes.repeats} repeats (memory: one reading), peers in turn within each repeat. In brackets: our median
-divided by theirs. Large blob: {sizes.large_blob_bytes // MIB} MiB; cold blob:
-{sizes.cold_blob_bytes // MIB} MiB; MB is 10^6 bytes.
+Median of {sizes.repeats} repeats (memory: one series of readings), peers in turn within each repeat.
+In brackets: our median divided by theirs. MB is 10^6 bytes.
+Large blob: {sizes.large_blob_bytes // MIB} MiB; cold blob: {sizes.cold_blob_bytes // MIB} MiB.
 
 {self.table()}
 
@@ -114,7 +114,9 @@ Least and greatest single figure of ours and nginx's.
 - The slow upstream is nginx's `limit_rate`, {UPSTREAM_RATE_BYTES_PER_S // 1_000_000} MB/s for each request. It lets the
   first second's worth pass at once, which is a gain for whoever sends several requests.
 - Cold rows run against a fresh instance with an empty cache, started just before; memory is that of the instance which
-  served all other rows, after one more cold blob and {sizes.warm_pulls} pulls, and again after {sizes.pulls} more.
+  served all other rows, after one more cold blob and {sizes.warm_pulls} pulls, and at five points of {sizes.pulls}
+  more; growth is from the lowest of these readings to the last.
+- Requests per second are those of a whole peer: ours is one process, nginx has a worker for each core.
 - CPU is user and system time of the proxy's processes from /proc; memory is the sum of their RSS, so pages that
   processes share count several times (nginx).
 
@@ -128,6 +130,17 @@ Least and greatest single figure of ours and nginx's.
 
 {_pairs(self.versions)}
 """
+
+    def _summary(self) -> str:
+        """Say how many bars are reached, and name the others."""
+        verdicts = list(self.verdicts())
+        missed = [
+            f"- {metric.title}: {bar.text}; {'not measured' if figure is None else f'it is {figure:.3g}'}"
+            for _, metric, bar, figure, verdict in verdicts
+            if verdict in {"no", "not measured"}
+        ]
+        reached = f"{len(verdicts) - len(missed)} of {len(verdicts)} bars are reached."
+        return "\n".join([reached + (" Not reached:\n" if missed else ""), *missed])
 
     def _cell(self, row: Row, metric: Metric, peer: Peer) -> str:
         figure = self.results.median(row, metric, peer.name)

@@ -202,7 +202,9 @@ ROWS: tuple[Row, ...] = (
         name="memory",
         metrics=(
             Metric(name="rss", title="Memory (RSS) after all rows", unit="MiB", bars=(Bar(limit=150, at_least=False),)),
-            Metric(name="growth", title="Its growth over the pulls", unit="MiB", bars=(Bar(limit=2, at_least=False),)),
+            Metric(
+                name="growth", title="Its growth over 1,000 pulls", unit="MiB", bars=(Bar(limit=2, at_least=False),)
+            ),
         ),
         measure=measures.memory,
         needs_proxy=True,
