@@ -144,8 +144,13 @@ def memory(trial: Trial) -> Figures:
         pull_often(target, stage.content.small_pull, times=stage.sizes.pulls // _READINGS)
         time.sleep(_SETTLE_S)
         readings.append(procfs.rss_bytes(instance.pids()))
+    growth_scale = _READINGS * 1000 / stage.sizes.pulls  # readings in 1,000 pulls
     slope = statistics.linear_regression(range(_READINGS), readings).slope
-    return {"rss": statistics.median(readings) / MIB, "highest": max(readings) / MIB, "growth": slope * _READINGS / MIB}
+    return {
+        "rss": statistics.median(readings) / MIB,
+        "highest": max(readings) / MIB,
+        "growth": slope * growth_scale / MIB,
+    }
 
 
 def check_slow_upstream(stage: Stage) -> float:

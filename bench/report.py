@@ -97,7 +97,7 @@ Large blob: {sizes.large_blob_bytes // MIB} MiB; cold blob: {sizes.cold_blob_byt
 
 {self.bars()}
 
-`aim` is reached and more. "No growth" leaves 2 MiB to chance; "Threads bounded" means far fewer
+`aim` is reached and more. "No growth" leaves 2 MiB to chance; "threads bounded" means far fewer
 than one for each slow client.
 
 ## Spread
@@ -114,8 +114,8 @@ Least and greatest single figure of ours and nginx's.
 - The slow upstream is nginx's `limit_rate`, {UPSTREAM_RATE_BYTES_PER_S // 1_000_000} MB/s for each request. It lets the
   first second's worth pass at once, which is a gain for whoever sends several requests.
 - Cold rows run against a fresh instance with an empty cache, started just before; memory is that of the instance which
-  served all other rows, after one more cold blob and {sizes.warm_pulls} pulls, and at five points of {sizes.pulls}
-  more; growth is from the lowest of these readings to the last.
+  served all other rows, after one more cold blob and {sizes.warm_pulls} pulls, read at 40 points of
+  {sizes.pulls} more; growth is the slope of a line through these readings, for 1,000 pulls.
 - Requests per second are those of a whole peer: ours is one process, nginx has a worker for each core.
 - CPU is user and system time of the proxy's processes from /proc; memory is the sum of their RSS, so pages that
   processes share count several times (nginx).

@@ -21,10 +21,10 @@ class Sizes:
     hey_connections: int = 8
     slow_clients: int = 200
     slow_rate_bytes_per_s: int = 200_000
-    warm_pulls: int = 200
+    warm_pulls: int = 1000
     """Pulls before memory is first read, so that pools and caches have their size."""
-    pulls: int = 1000
-    """Pulls between the two readings of memory."""
+    pulls: int = 4000
+    """Pulls through which the growth of memory is read: with 1,000, its ups and downs alone look like 15 MiB."""
 
 
 FULL = Sizes()
@@ -34,7 +34,7 @@ QUICK = Sizes(
     cold_blob_bytes=128 * MIB,
     hey_s=2,
     warm_pulls=50,
-    pulls=100,
+    pulls=200,
 )
 
 UPSTREAM_RATE_BYTES_PER_S = 40_000_000
