@@ -18,12 +18,14 @@ What happens to one pull, from `CONNECT` to the last byte:
 9. What nobody answered goes to the registry through mitmproxy and streams back.
 10. `access_log` writes one line.
 
-Steps 2 to 10 of a warm read, where nothing has to wait, are done without mitmproxy's hooks by `warm_shortcut`.
+A connection begins at the `front_door` (`warm_connection`), which does all this by itself as long as what is asked for
+is at hand (`warm_reads`). With the first request that is not, the connection goes over to mitmproxy and its hooks.
 
 The list below is that order. It is the order of every hook, responses too.
 """
 
 from regproxy.engine.certificates import Certificates
+from regproxy.engine.registry_mode import FrontDoor
 from regproxy.engine.sender import BodySender
 from regproxy.stack.access_log import AccessLog
 from regproxy.stack.auth_injector import AuthInjector
@@ -35,28 +37,27 @@ from regproxy.stack.ping import RegistryPing
 from regproxy.stack.push_bypass import PushBypass
 from regproxy.stack.setup_responder import SetupResponder
 from regproxy.stack.startup import Startup
-from regproxy.stack.warm_shortcut import WarmShortcut
+from regproxy.stack.warm_reads import WarmReads
 
 _core = Core()
 _certificates = Certificates()
 _sender = BodySender()
-_interception = Interception(_core)
-_push_bypass = PushBypass(_core)
 _manifests = ManifestCache(_core)
 _blobs = BlobCache(_core)
-_access_log = AccessLog()
-_shortcut = WarmShortcut(_core, _interception, _push_bypass, _manifests, _blobs, _access_log)
+_ping = RegistryPing(_core)
+_front_door = FrontDoor()
 
 addons = [
-    Startup(_core, _certificates, _sender, _interception, _shortcut),
+    Startup(_core, _certificates, _sender, _front_door, WarmReads(_core, _ping, _manifests, _blobs)),
+    _front_door,
     _certificates,
     _sender,
-    _interception,
+    Interception(_core),
     SetupResponder(_core),
-    _push_bypass,
+    PushBypass(_core),
     AuthInjector(_core),
-    RegistryPing(_core),
+    _ping,
     _manifests,
     _blobs,
-    _access_log,
+    AccessLog(),
 ]

@@ -8,6 +8,7 @@ headers and hands the body to `sender`.
 import os
 import weakref
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from mitmproxy import http
 
@@ -39,6 +40,16 @@ class FileBody:
     def close(self) -> None:
         """Close the descriptor; a second call does nothing."""
         self._closer()
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How an answer ended."""
+
+    body_bytes: int
+    """Handed to the client's socket (before encryption)."""
+    error: str | None
+    """Why the body did not reach its end, in words; None when it did."""
 
 
 _attached: weakref.WeakKeyDictionary[http.HTTPFlow, FileBody] = weakref.WeakKeyDictionary()

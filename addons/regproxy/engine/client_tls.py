@@ -4,15 +4,25 @@ An OpenSSL connection must be used by one thread at a time. While a body is sent
 bytes that the client sends meanwhile (a pipelined request, a close) are kept and read when the sender is done.
 """
 
-from mitmproxy.proxy import context, events, layer
+import time
+
+from mitmproxy.proxy import context, events, layer, tunnel
 from mitmproxy.proxy.layers.tls import ClientTLSLayer
+from OpenSSL import SSL
 
 
 class InterceptedTlsLayer(ClientTLSLayer):
-    """TLS with a client, ended with a leaf of our CA."""
+    """TLS with a client, ended with a leaf of our CA.
 
-    def __init__(self, layer_context: context.Context) -> None:
+    It may begin with TLS that is `established` already, and with plaintext that has been read from it.
+    """
+
+    def __init__(
+        self, layer_context: context.Context, established: SSL.Connection | None = None, early: bytes = b""
+    ) -> None:
         super().__init__(layer_context)
+        self._established = established
+        self._early = early
         self._lent = False
         self._held_data: list[bytes] = []
         self._held_close = False
@@ -25,8 +35,24 @@ class InterceptedTlsLayer(ClientTLSLayer):
         """Take the OpenSSL connection back; what the client sent meanwhile is read at the next event."""
         self._lent = False
 
+    def start_handshake(self) -> layer.CommandGenerator[None]:
+        """Take over established TLS; otherwise wait for the client's first message."""
+        if self._established is None:
+            yield from super().start_handshake()
+            return
+        self.tls = self._established
+        self.client_hello_parsed = True
+        self.conn.timestamp_tls_setup = time.time()
+        self.conn.alpn = self.tls.get_alpn_proto_negotiated()
+        self.tunnel_state = tunnel.TunnelState.OPEN
+
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         yield from super()._handle_event(event)
+        if isinstance(event, events.Start) and self._established is not None:
+            if self._early:
+                yield from self.event_to_child(events.DataReceived(self.conn, self._early))
+                self._early = b""
+            yield from self.receive_data(b"")  # a close may have been read along with the plaintext
         if not self._lent and (self._held_data or self._held_close):
             yield from self._catch_up()
 

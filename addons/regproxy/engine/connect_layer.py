@@ -15,12 +15,12 @@ from mitmproxy.net.tls import starts_like_tls_record
 from mitmproxy.proxy import commands, context, events, layer
 from mitmproxy.proxy.layers import TCPLayer
 from mitmproxy.proxy.layers.http import HTTPMode
+from OpenSSL import SSL
 
 from regproxy.engine.client_tls import InterceptedTlsLayer
-from regproxy.engine.http_layer import RegistryHttpLayer, Shortcut
-
-CONNECT_START = b"CONNECT "
-"""What a connection must begin with to come here for a tunnel."""
+from regproxy.engine.http_layer import RegistryHttpLayer
+from regproxy.engine.warm import WarmReads
+from regproxy.engine.warm_connection import CONNECT_ANSWER, CONNECT_START
 
 HEAD_LIMIT_BYTES = 16 * 1024
 """A CONNECT head is a few hundred bytes; nginx allows 32 KiB of headers, Go's servers 1 MiB."""
@@ -77,9 +77,8 @@ class TunnelServer(connection.Server):
 class ConnectLayer(layer.Layer):
     """The start of a proxied connection: `context.layers` is [HttpProxy, ConnectLayer]."""
 
-    def __init__(self, layer_context: context.Context, shortcut: Shortcut | None = None) -> None:
+    def __init__(self, layer_context: context.Context) -> None:
         super().__init__(layer_context)
-        self._shortcut = shortcut
         self._received = bytearray()
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
@@ -120,10 +119,14 @@ class ConnectLayer(layer.Layer):
                 assert_never(unreachable)
 
     def _intercept(self, connect: ConnectRequest) -> layer.CommandGenerator[None]:
-        self.context.server.address = (connect.host, connect.port)
-        yield commands.SendData(self.context.client, b"HTTP/1.1 200 Connection established\r\n\r\n")
-        self._handle_event = self._first_bytes  # type: ignore[method-assign]
+        self.begin_intercepted(connect.host, connect.port)
+        yield commands.SendData(self.context.client, CONNECT_ANSWER)
         yield from self._first_bytes(events.DataReceived(self.context.client, b""))
+
+    def begin_intercepted(self, host: str, port: int) -> None:
+        """Go on as after the answer to a CONNECT."""
+        self.context.server.address = (host, port)
+        self._handle_event = self._first_bytes  # type: ignore[method-assign]
 
     def _first_bytes(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Tell TLS from plain HTTP by the first bytes: a `http://` registry may be reached through CONNECT."""
@@ -138,14 +141,10 @@ class ConnectLayer(layer.Layer):
         received = bytes(self._received)
         if len(received) < 3:
             return
-        child: layer.Layer
         if starts_like_tls_record(received):
-            self.context.server.tls = True
-            child = InterceptedTlsLayer(self.context)
-            child.child_layer = RegistryHttpLayer(self.context, HTTPMode.transparent, self._shortcut)
+            yield from self._step_aside(_tls_layer(self.context))
         else:
-            child = RegistryHttpLayer(self.context, HTTPMode.transparent, self._shortcut)
-        yield from self._step_aside(child)
+            yield from self._step_aside(RegistryHttpLayer(self.context, HTTPMode.transparent))
 
     def _tunnel(self, connect: ConnectRequest, addresses: tuple[tuple[str, int], ...]) -> layer.CommandGenerator[None]:
         failure: str | None = "the name has no address"
@@ -157,7 +156,7 @@ class ConnectLayer(layer.Layer):
         if failure is not None:
             yield from self._refuse(502, f"cannot connect to {connect.host}:{connect.port}: {failure}")
             return
-        yield commands.SendData(self.context.client, b"HTTP/1.1 200 Connection established\r\n\r\n")
+        yield commands.SendData(self.context.client, CONNECT_ANSWER)
         yield from self._step_aside(TCPLayer(self.context, ignore=True))
 
     def _step_aside(self, child: layer.Layer) -> layer.CommandGenerator[None]:
@@ -185,3 +184,29 @@ class ConnectLayer(layer.Layer):
         self._received.clear()
         if isinstance(event, events.ConnectionClosed):
             yield commands.CloseConnection(self.context.client)
+
+
+def plain_layer(layer_context: context.Context, host: str, port: int) -> layer.Layer:
+    """Return the layer of a connection whose CONNECT has been answered, before the first byte behind it."""
+    connect_layer = ConnectLayer(layer_context)
+    connect_layer.begin_intercepted(host, port)
+    return connect_layer
+
+
+def established_layer(
+    layer_context: context.Context, authority: tuple[str, int], tls: SSL.Connection, early: bytes, warm: WarmReads
+) -> layer.Layer:
+    """Return the layer of a connection with TLS, from which the plaintext `early` has been read."""
+    layer_context.server.address = authority
+    tls_layer = _tls_layer(layer_context, tls, early)
+    tls_layer.child_layer = RegistryHttpLayer(layer_context, HTTPMode.transparent, warm)
+    return tls_layer
+
+
+def _tls_layer(
+    layer_context: context.Context, established: SSL.Connection | None = None, early: bytes = b""
+) -> InterceptedTlsLayer:
+    layer_context.server.tls = True
+    tls_layer = InterceptedTlsLayer(layer_context, established, early)
+    tls_layer.child_layer = RegistryHttpLayer(layer_context, HTTPMode.transparent)
+    return tls_layer

@@ -6,19 +6,19 @@ word.
 """
 
 import enum
+import time
 import weakref
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from mitmproxy import connection, flow, http
 from mitmproxy.proxy import commands, context, events, layer
-from mitmproxy.proxy.layers.http import DropStream, HttpLayer, HTTPMode, HttpStream, SendHttp, validate_request
+from mitmproxy.proxy.layers.http import DropStream, HttpLayer, HTTPMode, HttpStream, SendHttp
 from mitmproxy.proxy.layers.http._base import StreamId
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestHeaders,
-    ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
@@ -27,8 +27,10 @@ from mitmproxy.proxy.layers.http._hooks import HttpResponseHeadersHook, HttpResp
 from mitmproxy.proxy.layers.http._http1 import Http1Server, make_error_response
 
 from regproxy.engine import bodies
-from regproxy.engine.bodies import FileBody
+from regproxy.engine.bodies import FileBody, Sent
 from regproxy.engine.client_tls import InterceptedTlsLayer
+from regproxy.engine.request_head import END_OF_HEAD, read_plain_head
+from regproxy.engine.warm import Asked, WarmReads, answer_or_none, serialised
 
 HEAD_LIMIT_BYTES = 256 * 1024
 """What a client may send ahead of an answer: a head, in which some tokens take 100 kB, and a piece of a body."""
@@ -57,15 +59,25 @@ def door(request: http.Request) -> Door | None:
 class Transfer:
     """One file body on its way to one client. The sender fills in how it ended."""
 
-    flow: http.HTTPFlow
     client: connection.Client
     body: FileBody
     tls_layer: InterceptedTlsLayer | None
     """The client's TLS, or None when the client speaks plain HTTP."""
-    sent_bytes: int = 0
-    """Body bytes handed to the client's socket (before encryption)."""
-    error: str | None = None
-    """Why the transfer did not reach its end, in words; None when it did."""
+    sent: Sent | None = None
+    """Set by the sender; None when it failed to."""
+
+    @property
+    def outcome(self) -> Sent:
+        """How it ended."""
+        return self.sent or Sent(0, "the proxy could not send the body")
+
+
+@dataclass
+class BodySent:
+    """A flow whose answer's body was a file, and how that ended."""
+
+    flow: http.HTTPFlow
+    sent: Sent
 
 
 @dataclass
@@ -80,32 +92,13 @@ class RegistrySendBodyHook(commands.StartHook):
 
 @dataclass
 class RegistryBodySentHook(commands.StartHook):
-    """A file body has been sent, or has failed (`transfer.error`): the last event of such a flow."""
+    """A file body has been sent, or has failed: the last event of such a flow."""
 
-    transfer: Transfer
-
-
-class Shortcut(Protocol):
-    """Answers requests for which everything is at hand, past mitmproxy's hooks.
-
-    A hook is a task and a walk over all addons; four of them were most of the time of a small warm request.
-    """
-
-    def answer(self, flow: http.HTTPFlow) -> bool:
-        """Set the flow's response (and attach its file body) and return True, or leave the flow to the hooks."""
-        ...
-
-    def sent(self, flow: http.HTTPFlow, sent_bytes: int, error: str | None) -> None:
-        """Take note of how such an answer ended: the hooks have not seen it."""
-        ...
+    body_sent: BodySent
 
 
 class RegistryStream(HttpStream):
     """One request and its response."""
-
-    def __init__(self, stream_context: context.Context, stream_id: StreamId, shortcut: Shortcut | None) -> None:
-        super().__init__(stream_context, stream_id)
-        self._shortcut = shortcut
 
     def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
         """Answer at once, and close, when an addon has answered a request whose body is still to come.
@@ -122,9 +115,6 @@ class RegistryStream(HttpStream):
                 ResponseProtocolError(self.stream_id, refusal, ErrorCode.GENERIC_CLIENT_ERROR), self.context.client
             )
             yield DropStream(self.stream_id)
-            return
-        if self._answer_at_once(event):
-            self.client_state = self._state_answered_at_once
             return
         yield from super().state_wait_for_request_headers(event)
         answered_early = (
@@ -159,55 +149,15 @@ class RegistryStream(HttpStream):
         if (yield from self.check_killed(False)):
             bodies.detach(self.flow)
             return
-        transfer = yield from self._send_file(body)
-        yield RegistryBodySentHook(transfer)
-        yield from self._finish(transfer.error)
-
-    def _answer_at_once(self, event: RequestHeaders) -> bool:
-        """Try the shortcut; what it cannot answer starts anew on the way of the hooks."""
-        address = self.context.server.address
-        if self._shortcut is None or address is None or not event.end_stream or event.replay_flow is not None:
-            return False
-        if self.mode is not HTTPMode.transparent or validate_request(self.mode, event.request, True):
-            return False
-        event.request.data.host, event.request.data.port = address[0], address[1]
-        event.request.scheme = "https" if self.context.server.tls else "http"
-        self.flow = http.HTTPFlow(self.context.client, self.context.server, live=True)
-        self.flow.request = event.request
-        return self._shortcut.answer(self.flow)
-
-    def _state_answered_at_once(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """Send the answer when the request has ended."""
-        del event  # a request without a body has nothing but its end
-        assert self.flow.response is not None
-        assert self._shortcut is not None
-        self.client_state = self.server_state = self.state_done
-        body = bodies.attached(self.flow)
-        if body is not None:
-            transfer = yield from self._send_file(body)
-            sent_bytes, error = transfer.sent_bytes, transfer.error
-        else:
-            content = self.flow.response.raw_content or b""
-            yield SendHttp(ResponseHeaders(self.stream_id, self.flow.response, not content), self.context.client)
-            if content:
-                yield SendHttp(ResponseData(self.stream_id, content), self.context.client)
-            sent_bytes, error = len(content), None
-        self._shortcut.sent(self.flow, sent_bytes, error)
-        yield from self._finish(error)
-
-    def _send_file(self, body: FileBody) -> Generator[commands.Command, Any, Transfer]:
-        assert self.flow.response is not None
         yield SendHttp(ResponseHeaders(self.stream_id, self.flow.response, end_stream=False), self.context.client)
-        transfer = Transfer(self.flow, self.context.client, body, self._client_tls())
+        transfer = Transfer(self.context.client, body, client_tls(self.context))
         yield RegistrySendBodyHook(transfer)
         bodies.detach(self.flow)
-        return transfer
-
-    def _finish(self, error: str | None) -> layer.CommandGenerator[None]:
-        if error is None:
+        yield RegistryBodySentHook(BodySent(self.flow, transfer.outcome))
+        if transfer.outcome.error is None:
             yield from self.flow_done()
         else:
-            yield from self._cut(error)
+            yield from self._cut(transfer.outcome.error)
 
     def _cut(self, reason: str) -> layer.CommandGenerator[None]:
         """End the connection: a body that cannot be completed must never look complete (RFC 9112 section 8)."""
@@ -219,11 +169,10 @@ class RegistryStream(HttpStream):
         )
         yield DropStream(self.stream_id)
 
-    def _client_tls(self) -> InterceptedTlsLayer | None:
-        for candidate in self.context.layers:
-            if isinstance(candidate, InterceptedTlsLayer):
-                return candidate
-        return None
+
+def client_tls(layer_context: context.Context) -> InterceptedTlsLayer | None:
+    """Return the client's TLS; None when the client speaks plain HTTP."""
+    return next((each for each in layer_context.layers if isinstance(each, InterceptedTlsLayer)), None)
 
 
 def refusal_of(request: http.Request) -> str | None:
@@ -237,17 +186,18 @@ def refusal_of(request: http.Request) -> str | None:
 
 
 class RegistryHttpLayer(HttpLayer):
-    """mitmproxy's HTTP layer, whose streams are `RegistryStream`s."""
+    """mitmproxy's HTTP layer, whose streams are `RegistryStream`s; between them it answers warm reads by itself."""
 
-    def __init__(self, layer_context: context.Context, mode: HTTPMode, shortcut: Shortcut | None = None) -> None:
+    def __init__(self, layer_context: context.Context, mode: HTTPMode, warm: WarmReads | None = None) -> None:
         super().__init__(layer_context, mode)
-        self._shortcut = shortcut
+        self._warm = warm
         self._overflowed = False
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Let a client send no more than a head ahead of its answer: mitmproxy has no limit."""
         if not self._overflows(event):
-            yield from super()._handle_event(event)
+            if not (yield from self._answer_warm(event)):
+                yield from super()._handle_event(event)
             return
         if self._overflowed:
             return
@@ -258,6 +208,41 @@ class RegistryHttpLayer(HttpLayer):
             reason = f"the request's head is larger than {HEAD_LIMIT_BYTES} bytes"
             yield commands.SendData(self.context.client, make_error_response(431, reason))
         yield commands.CloseConnection(self.context.client)
+
+    def _answer_warm(self, event: events.Event) -> Generator[commands.Command, Any, bool]:
+        """Answer a request that is all of an event, if it is a warm read; else return False."""
+        if self._warm is None or not isinstance(event, events.DataReceived) or not self._is_between_requests():
+            return False
+        address, peername = self.context.server.address, self.context.client.peername
+        head = read_plain_head(event.data.removesuffix(END_OF_HEAD)) if event.data.endswith(END_OF_HEAD) else None
+        if head is None or head.is_last or address is None:
+            return False
+        asked = Asked(head, address[0], address[1], peername[0] if peername else "", time.time())
+        answer = answer_or_none(self._warm, asked)
+        if answer is None:
+            return False
+        if isinstance(answer.content, FileBody):
+            yield commands.SendData(self.context.client, serialised(answer))
+            transfer = Transfer(self.context.client, answer.content, client_tls(self.context))
+            yield RegistrySendBodyHook(transfer)
+            answer.content.close()
+            sent = transfer.outcome
+        else:
+            yield commands.SendData(self.context.client, serialised(answer) + answer.content)
+            sent = Sent(len(answer.content), None)
+        self._warm.sent(asked, answer, sent)
+        if sent.error is not None:
+            yield commands.CloseConnection(self.context.client)
+        return True
+
+    def _is_between_requests(self) -> bool:
+        server = self.connections.get(self.context.client)
+        return (
+            isinstance(server, Http1Server)
+            and server.state == server.read_headers
+            and not len(server.buf)
+            and not self.streams
+        )
 
     def _overflows(self, event: events.Event) -> bool:
         if not isinstance(event, events.DataReceived) or event.connection is not self.context.client:
@@ -272,5 +257,5 @@ class RegistryHttpLayer(HttpLayer):
     def make_stream(self, stream_id: StreamId) -> layer.CommandGenerator[None]:
         """Start the stream of a new request."""
         stream_context: context.Context = self.context.fork()
-        self.streams[stream_id] = RegistryStream(stream_context, stream_id, self._shortcut)
+        self.streams[stream_id] = RegistryStream(stream_context, stream_id)
         yield from self.event_to_child(self.streams[stream_id], events.Start())

@@ -11,11 +11,13 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import cast
 
 from mitmproxy import connection, ctx
+from OpenSSL import SSL
 
-from regproxy.engine.bodies import FileBody
+from regproxy.engine.bodies import FileBody, Sent
 from regproxy.engine.channel import Channel, FileShrankError, PlainChannel, TlsChannel
 from regproxy.engine.http_layer import Transfer
 
@@ -55,54 +57,67 @@ class BodySender:
             _client_writer(client).close()
 
     async def registry_send_body(self, transfer: Transfer) -> None:
-        """Send one body. How it ended is written to the transfer; nothing is raised, for that would hang the client."""
+        """Send the body of a flow's answer. Nothing is raised, for that would hang the client."""
         try:
-            async with self._channel(transfer) as channel:
-                await self._send(transfer, channel)
-        except FileShrankError as error:
-            transfer.error = str(error)
+            transport = cast(asyncio.Transport, _client_writer(transfer.client).transport)
+        except ConnectionResetError as error:
+            transfer.sent = Sent(0, f"the client has gone ({error})")
+            return
+        layer = transfer.tls_layer
+        if layer is not None:
+            layer.lend()
+        try:
+            transfer.sent = await self.send(transport, None if layer is None else layer.tls, transfer.body)
+        finally:
+            if layer is not None:
+                layer.give_back()
+
+    async def send(self, transport: asyncio.Transport, tls: SSL.Connection | None, body: FileBody) -> Sent:
+        """Send a body, behind what waits in the transport and in TLS. Nothing is raised but a cancellation.
+
+        Meanwhile nothing is read from the client, and TLS must not be used by anyone else.
+        """
+        progress = _Progress(body.start)
+        try:
+            async with self._channel(transport, tls) as channel:
+                await self._send(body, channel, progress)
+        except FileShrankError as failure:
+            error = str(failure)
             logger.error("%s: the client's connection is cut", error)  # noqa: TRY400 - one line, not a traceback
-        except ClientStalledError as error:
-            transfer.error = str(error)
-        except OSError as error:
-            transfer.error = f"the client has gone ({error.strerror or error})"
-        except Exception as error:  # noqa: BLE001 - an ingest may fail for any reason, and each ends this client's transfer
-            transfer.error = str(error) or type(error).__name__
+        except ClientStalledError as failure:
+            error = str(failure)
+        except OSError as failure:
+            error = f"the client has gone ({failure.strerror or failure})"
+        except Exception as failure:  # noqa: BLE001 - an ingest may fail for any reason, and each ends this client's transfer
+            error = str(failure) or type(failure).__name__
+        else:
+            return Sent(progress.position - body.start, None)
+        return Sent(progress.position - body.start, error)
 
     @contextlib.asynccontextmanager
-    async def _channel(self, transfer: Transfer) -> AsyncIterator[Channel]:
-        """Take the client's socket (and TLS) from mitmproxy for the time of one body."""
-        writer = _client_writer(transfer.client)
-        transport = cast(asyncio.Transport, writer.transport)
+    async def _channel(self, transport: asyncio.Transport, tls: SSL.Connection | None) -> AsyncIterator[Channel]:
+        """Take the client's socket (and TLS) for the time of one body."""
+        if transport.is_closing():
+            raise _closed()
         # Our own descriptor of the same socket: the transport may close its own at any time, and the loop allows no
         # second watcher on it.
-        socket_fd = os.dup(writer.get_extra_info("socket").fileno())
+        socket_fd = os.dup(transport.get_extra_info("socket").fileno())
         transport.pause_reading()
-        if transfer.tls_layer is not None:
-            transfer.tls_layer.lend()
         try:
             while transport.get_write_buffer_size() > 0:
                 await self._writable(socket_fd)
                 await asyncio.sleep(0)
-            if transfer.tls_layer is None:
-                yield PlainChannel(socket_fd)
-            else:
-                yield TlsChannel(socket_fd, transfer.tls_layer.tls)
+            yield PlainChannel(socket_fd) if tls is None else TlsChannel(socket_fd, tls)
         finally:
-            if transfer.tls_layer is not None:
-                transfer.tls_layer.give_back()
             transport.resume_reading()
             os.close(socket_fd)
 
-    async def _send(self, transfer: Transfer, channel: Channel) -> None:
-        body = transfer.body
-        position = body.start
+    async def _send(self, body: FileBody, channel: Channel, progress: "_Progress") -> None:
         loop = asyncio.get_running_loop()
-        while position < body.end or channel.has_unsent:
-            end = position if channel.has_unsent else await _released(body, position)
-            pushed = await loop.run_in_executor(self._threads, channel.push, body.fd, position, end)
-            position = pushed.position
-            transfer.sent_bytes = position - body.start
+        while progress.position < body.end or channel.has_unsent:
+            end = progress.position if channel.has_unsent else await _released(body, progress.position)
+            pushed = await loop.run_in_executor(self._threads, channel.push, body.fd, progress.position, end)
+            progress.position = pushed.position
             if pushed.blocked:
                 await self._writable(channel.socket_fd)
 
@@ -120,6 +135,17 @@ class BodySender:
             loop.remove_writer(socket_fd)
 
 
+@dataclass(slots=True)
+class _Progress:
+    """How far a body has come; still known when sending it fails."""
+
+    position: int
+
+
+def _closed() -> ConnectionResetError:
+    return ConnectionResetError("connection closed before the body was sent")
+
+
 async def _released(body: FileBody, position: int) -> int:
     """Return up to which offset the body may be sent now; wait if that is not beyond `position`."""
     if body.released is None:
@@ -133,6 +159,6 @@ def _client_writer(client: connection.Client) -> asyncio.StreamWriter:
     handler = proxyserver.connections.get(client.id)
     connection_io = None if handler is None else handler.transports.get(client)
     if connection_io is None or connection_io.writer is None or connection_io.writer.is_closing():
-        raise ConnectionResetError("connection closed before the body was sent")
+        raise _closed()
     writer: asyncio.StreamWriter = connection_io.writer
     return writer

@@ -8,11 +8,12 @@ import json
 import logging
 import sys
 import time
+from dataclasses import dataclass
 
 from mitmproxy import http
 
 from regproxy.engine.bodies import attached
-from regproxy.engine.http_layer import Door, Transfer, door
+from regproxy.engine.http_layer import BodySent, Door, door
 from regproxy.oci.endpoint import Blob, Manifest
 from regproxy.stack.exchange import Exchange, exchange_of
 
@@ -27,61 +28,108 @@ class AccessLog:
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Tell the client what the cache did."""
         exchange = exchange_of(flow)
-        if exchange is None or flow.response is None:
-            return
-        flow.response.headers["X-Docker-Registry-Proxy-Cache-Upstream-Status"] = exchange.cache_status
-        flow.response.headers["X-Docker-Registry-Proxy-Cache-Type"] = exchange.request_class
+        if exchange is not None and flow.response is not None:
+            flow.response.headers.update(cache_fields(exchange))
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Log an answer that has been sent; one whose body is a file is logged when the file has been sent."""
         if attached(flow) is None:
-            self.log(flow, _declared_length(flow), None)
+            _log(flow, _declared_length(flow), None)
 
-    def registry_body_sent(self, transfer: Transfer) -> None:
+    def registry_body_sent(self, body_sent: BodySent) -> None:
         """Log an answer whose body was a file."""
-        self.log(transfer.flow, transfer.sent_bytes, transfer.error)
+        _log(body_sent.flow, body_sent.sent.body_bytes, body_sent.sent.error)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Log a request that got no answer."""
-        self.log(flow, 0, flow.error.msg if flow.error else None)
-
-    def log(self, flow: http.HTTPFlow, sent_bytes: int, error: str | None) -> None:
-        """Print the line of a request to a registry, or through the proxy."""
-        if door(flow.request) in (None, Door.OWN):
-            return
-        line = log_line(flow, exchange_of(flow), sent_bytes, error, time.time())
-        try:
-            sys.stdout.write(f"{line}\n")
-            sys.stdout.flush()
-        except OSError as failure:
-            logger.debug("the access log cannot be written: %s", failure)
+        _log(flow, 0, flow.error.msg if flow.error else None)
 
 
-def log_line(flow: http.HTTPFlow, exchange: Exchange | None, sent_bytes: int, error: str | None, now_s: float) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One request, and what became of it."""
+
+    method: str
+    target: str
+    host: str
+    status: int | None
+    """None when there was no answer."""
+    sent_bytes: int
+    """Of the body."""
+    client_ip: str
+    user_agent: str
+    upstream: str = ""
+    """Address of the registry's end, if a connection of mitmproxy's led there."""
+    began_s: float
+    exchange: Exchange | None
+    error: str | None
+
+
+def cache_fields(exchange: Exchange) -> dict[str, str]:
+    """Return the predecessor's two response fields."""
+    return {
+        "X-Docker-Registry-Proxy-Cache-Upstream-Status": exchange.cache_status,
+        "X-Docker-Registry-Proxy-Cache-Type": exchange.request_class,
+    }
+
+
+def write(entry: Entry) -> None:
+    """Print the line of a request."""
+    try:
+        sys.stdout.write(f"{log_line(entry, time.time())}\n")
+        sys.stdout.flush()
+    except OSError as failure:
+        logger.debug("the access log cannot be written: %s", failure)
+
+
+def log_line(entry: Entry, now_s: float) -> str:
     """Return the line for one request; JSON escapes control characters."""
-    request, response = flow.request, flow.response
-    upstream = flow.server_conn.peername if flow.server_conn.timestamp_start is not None else None
-    began_s = request.timestamp_start
+    exchange = entry.exchange
     return json.dumps(
         {
             "access_time": time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now_s)),
             "upstream_cache_status": exchange.cache_status if exchange else "",
-            "method": request.method,
-            "uri": request.path.partition("?")[0],
+            "method": entry.method,
+            "uri": entry.target.partition("?")[0],
             "request_type": exchange.request_class if exchange else "unknown",
-            "status": str(response.status_code) if response else "",
-            "bytes_sent": str(sent_bytes),
+            "status": "" if entry.status is None else str(entry.status),
+            "bytes_sent": str(entry.sent_bytes),
             "upstream_response_time": "",
-            "host": request.host,
-            "proxy_host": request.host,
-            "upstream": f"{upstream[0]}:{upstream[1]}" if upstream else "",
-            "client_ip": flow.client_conn.peername[0] if flow.client_conn.peername else "",
-            "user_agent": request.headers.get("user-agent", ""),
+            "host": entry.host,
+            "proxy_host": entry.host,
+            "upstream": entry.upstream,
+            "client_ip": entry.client_ip,
+            "user_agent": entry.user_agent,
             "image": _image(exchange),
-            "duration_s": f"{max(0.0, now_s - began_s):.3f}",
-            "error": error or (exchange.error if exchange else None) or "",
+            "duration_s": f"{max(0.0, now_s - entry.began_s):.3f}",
+            "error": entry.error or (exchange.error if exchange else None) or "",
         },
         separators=(",", ":"),
+    )
+
+
+def _log(flow: http.HTTPFlow, sent_bytes: int, error: str | None) -> None:
+    """Print the line of a request to a registry, or through the proxy."""
+    if door(flow.request) not in (None, Door.OWN):
+        write(entry_of(flow, exchange_of(flow), sent_bytes, error))
+
+
+def entry_of(flow: http.HTTPFlow, exchange: Exchange | None, sent_bytes: int, error: str | None) -> Entry:
+    """Return what the line of a flow says."""
+    request, response = flow.request, flow.response
+    upstream = flow.server_conn.peername if flow.server_conn.timestamp_start is not None else None
+    return Entry(
+        method=request.method,
+        target=request.path,
+        host=request.host,
+        status=response.status_code if response else None,
+        sent_bytes=sent_bytes,
+        client_ip=flow.client_conn.peername[0] if flow.client_conn.peername else "",
+        user_agent=request.headers.get("user-agent", ""),
+        upstream=f"{upstream[0]}:{upstream[1]}" if upstream else "",
+        began_s=request.timestamp_start,
+        exchange=exchange,
+        error=error,
     )
 
 

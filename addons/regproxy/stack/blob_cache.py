@@ -5,6 +5,7 @@ A blob's digest is its name and its proof, so a stored one never changes and is 
 
 import logging
 import os
+from dataclasses import dataclass
 
 from mitmproxy import http
 
@@ -22,11 +23,11 @@ from regproxy.oci.ranges import (
     unsatisfied_content_range,
 )
 from regproxy.origin.blobs import Connections, fill
-from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.errors import UpstreamRefused, UpstreamUnavailable
 from regproxy.stack.answers import answer, content_fields, oci_error, relay
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
+from regproxy.stack.reads import Read
 from regproxy.stack.upstream_requests import content_request
 from regproxy.store.errors import IngestFailed, StoreError, StoreFull
 from regproxy.store.ingest import Ingest
@@ -42,6 +43,17 @@ the download goes on. 32 MiB are a second's wait on a fast line."""
 
 OTHERS_REFUSALS = 3
 """How often someone else's refused download is followed by an attempt with this client's own authorization."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileAnswer:
+    """An answer from a file; its fields lack the content's length."""
+
+    status: int
+    fields: dict[str, str]
+    length_bytes: int
+    body: FileBody | None
+    """None when nothing follows the head."""
 
 
 class BlobCache:
@@ -74,19 +86,20 @@ class BlobCache:
             case _:
                 pass
 
-    def answer_stored(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> bool:
-        """Answer from the blob's file, if it is there. Raises StoreError."""
+    def stored(self, blob: Blob, read: Read) -> FileAnswer | None:
+        """Return the answer from the blob's file, if it is there. Raises StoreError."""
         stored = self._core.store.open_content(blob.digest)
         if stored is None:
-            return False
-        exchange.cache_status = CacheStatus.HIT
+            return None
         with stored:
-            respond(flow, blob.digest, FileBody(os.dup(stored.fileno()), 0, stored.size_bytes))
-        return True
+            return file_answer(blob.digest, FileBody(os.dup(stored.fileno()), 0, stored.size_bytes), read)
 
     async def _answer(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> None:
-        if self.answer_stored(flow, exchange, blob):
+        stored = self.stored(blob, Read.of_request(flow.request))
+        if stored is not None:
+            exchange.cache_status = CacheStatus.HIT
             self._core.store_worked()
+            respond(flow, stored)
         elif flow.request.method == "HEAD":
             # Left to the registry: its HEAD and GET lead to URLs that are signed apart, and some storage answers no
             # HEAD at all.
@@ -103,7 +116,7 @@ class BlobCache:
         for _ in range(OTHERS_REFUSALS):
             ours = False
 
-            async def fetch(ingest: Ingest, request: UpstreamRequest = request) -> None:
+            async def fetch(ingest: Ingest) -> None:
                 nonlocal ours
                 ours = True
                 await fill(ingest, request, self._core.upstream, connections)
@@ -124,7 +137,8 @@ class BlobCache:
                 if is_far_ahead(flow.request.headers.get("range"), size_bytes, ingest.contiguous_bytes):
                     exchange.cache_status = CacheStatus.BYPASS
                 else:
-                    respond(flow, blob.digest, FileBody(ingest.open(), 0, size_bytes, ingest.released))
+                    body = FileBody(ingest.open(), 0, size_bytes, ingest.released)
+                    respond(flow, file_answer(blob.digest, body, Read.of_request(flow.request)))
             return
         flow.response = oci_error(
             503, ErrorCode.UNAVAILABLE, f"{blob.digest} was refused to others who asked first; try again"
@@ -137,27 +151,33 @@ def is_far_ahead(range_field: str | None, size_bytes: int, arrived_bytes: int) -
     return isinstance(wanted, ByteRange) and wanted.start - arrived_bytes > FAR_AHEAD_BYTES
 
 
-def respond(flow: http.HTTPFlow, digest: Digest, body: FileBody) -> None:
+def file_answer(digest: Digest, body: FileBody, read: Read) -> FileAnswer:
     """Answer with a file, or the part of it that the request's Range names (RFC 9110 section 14)."""
     size_bytes = body.end
     fields = content_fields(digest, BLOB_MEDIA_TYPE) | {"Accept-Ranges": "bytes"}
-    wanted = parse_range(flow.request.headers.get("range"), size_bytes)
+    wanted = parse_range(read.range, size_bytes)
     # RFC 9110 section 14.2: range handling is defined for GET only.
-    if flow.request.method != "GET" or not if_range_matches(flow.request.headers.get("if-range"), fields["ETag"]):
+    if read.method != "GET" or not if_range_matches(read.if_range, fields["ETag"]):
         wanted = WholeBody()
     match wanted:
         case Unsatisfiable():
             body.close()
             fields["Content-Range"] = unsatisfied_content_range(size_bytes)
-            flow.response = answer(416, fields)
-            return
+            return FileAnswer(416, fields, 0, None)
         case ByteRange() as part:
             fields["Content-Range"] = content_range(part, size_bytes)
             body.start, body.end, status = part.start, part.end_inclusive + 1, 206
         case WholeBody():
             status = 200
-    flow.response = answer(status, fields, length_bytes=body.length_bytes)
-    if flow.request.method == "HEAD" or body.length_bytes == 0:
+    length_bytes = body.length_bytes
+    if read.is_head or length_bytes == 0:
         body.close()
-    else:
-        attach(flow, body)
+        return FileAnswer(status, fields, length_bytes, None)
+    return FileAnswer(status, fields, length_bytes, body)
+
+
+def respond(flow: http.HTTPFlow, file: FileAnswer) -> None:
+    """Write an answer to the flow."""
+    flow.response = answer(file.status, file.fields, length_bytes=file.length_bytes)
+    if file.body is not None:
+        attach(flow, file.body)

@@ -5,6 +5,7 @@ that only this machine can reach; a host that the operator lists may be anywhere
 """
 
 import socket
+from collections.abc import Sequence
 
 from mitmproxy import http
 from mitmproxy.proxy import layer, server_hooks
@@ -12,7 +13,6 @@ from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.layers.http import HTTPMode
 
 from regproxy.engine.connect_layer import (
-    CONNECT_START,
     ConnectLayer,
     ConnectRequest,
     Intercept,
@@ -21,13 +21,14 @@ from regproxy.engine.connect_layer import (
     TunnelServer,
     Verdict,
 )
-from regproxy.engine.http_layer import Door, RegistryHttpLayer, Shortcut, door
+from regproxy.engine.http_layer import Door, RegistryHttpLayer, door
+from regproxy.engine.warm_connection import CONNECT_START
 from regproxy.oci.endpoint import EndpointError, parse_endpoint
 from regproxy.oci.errors import ErrorCode
 from regproxy.oci.names import Registry, parse_authority
 from regproxy.origin.resolver import AddressForbiddenError, is_listed, resolve
 from regproxy.policy.addresses import connect_forbidden_reason
-from regproxy.policy.interception import find_pattern, is_intercepted
+from regproxy.policy.interception import HostPattern, find_pattern, is_intercepted
 from regproxy.policy.mappings import find_mapping
 from regproxy.policy.tiers import request_class
 from regproxy.stack.answers import oci_error
@@ -44,8 +45,6 @@ class Interception:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.shortcut: Shortcut | None = None
-        """What answers warm requests past the hooks; None sends every request through them."""
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """Put our layers on a connection to the proxy's port: mitmproxy's own would open tunnels by no rule of ours."""
@@ -57,7 +56,7 @@ class Interception:
             return
         # A head may come in pieces. What cannot be a request either is refused by the same layer.
         if CONNECT_START.startswith(start) or start[0] not in _HTTP_METHOD_BYTES:
-            nextlayer.layer = ConnectLayer(nextlayer.context, self.shortcut)
+            nextlayer.layer = ConnectLayer(nextlayer.context)
         else:
             nextlayer.layer = RegistryHttpLayer(nextlayer.context, HTTPMode.regular)
 
@@ -127,7 +126,7 @@ class Interception:
         settings = self._core.settings
         if not is_intercepted(registry.host, registry.port, settings.registries):
             return
-        if not _is_same_host(flow.request, registry):
+        if not names_host(flow.request.host_header, registry):
             flow.response = oci_error(
                 421, ErrorCode.UNSUPPORTED, f"the Host field names another host than the connection to {registry}"
             )
@@ -142,8 +141,7 @@ class Interception:
             # cache.
             flow.response = oci_error(400, ErrorCode.UNSUPPORTED, "a GET or HEAD request must not have a body")
             return
-        pattern = find_pattern(registry.host, registry.port, settings.registries)
-        plain_http = flow.request.scheme == "http" or (pattern is not None and pattern.plain_http)
+        plain_http = flow.request.scheme == "http" or is_plain_http(registry, settings.registries)
         flow.request.scheme = "http" if plain_http else "https"
         wanted = request_class(endpoint, settings.tiers, caching_enabled=settings.enable_manifest_cache)
         begin(flow, Exchange(registry, flow.request.scheme, endpoint, wanted))
@@ -154,9 +152,16 @@ class Interception:
             flow.response.stream = True
 
 
-def _is_same_host(request: http.Request, registry: Registry) -> bool:
+def is_plain_http(registry: Registry, patterns: Sequence[HostPattern]) -> bool:
+    """Whether the operator listed a registry as one without TLS."""
+    pattern = find_pattern(registry.host, registry.port, patterns)
+    return pattern is not None and pattern.plain_http
+
+
+def names_host(host_field: str | None, registry: Registry) -> bool:
+    """Whether a Host field names the registry that the connection leads to; without one there is no contradiction."""
     try:
-        host, _ = parse_authority(request.host_header or str(registry))
+        host, _ = parse_authority(host_field or str(registry))
     except ValueError:
         return False
     return host == registry.host

@@ -15,6 +15,7 @@ from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
 from regproxy.stack.manifest_answers import Pull, Served, Unobtainable, Wanted
 from regproxy.stack.manifests import ManifestSource
+from regproxy.stack.reads import Read
 from regproxy.stack.upstream_requests import content_request
 
 STALE_WARNING = '299 - "registry-proxy: the registry gave no answer, this is the last good one"'
@@ -47,36 +48,31 @@ class ManifestCache:
             case _:
                 pass
 
-    def answer_warm(self, flow: http.HTTPFlow, exchange: Exchange, manifest: Manifest) -> bool:
-        """Answer from memory, without waiting, if it can be done. Raises StoreError."""
-        served = self._source.serve_warm(self._wanted(flow, exchange, manifest))
-        if served is None:
-            return False
-        respond(flow, exchange, served)
-        return True
+    def warm(self, exchange: Exchange, manifest: Manifest, read: Read) -> Served | None:
+        """Return an answer that is in memory, if there is one. Raises StoreError."""
+        return self._source.serve_warm(self._wanted(exchange, manifest, read))
 
     def _pull(self, flow: http.HTTPFlow, exchange: Exchange, manifest: Manifest) -> Pull:
         return Pull.of(
-            self._wanted(flow, exchange, manifest),
+            self._wanted(exchange, manifest, Read.of_request(flow.request)),
             get_request=content_request("GET", flow, exchange, manifest),
             head_request=content_request("HEAD", flow, exchange, manifest),
             forgotten_tags=self._core.store.forgotten_tags,
         )
 
-    def _wanted(self, flow: http.HTTPFlow, exchange: Exchange, manifest: Manifest) -> Wanted:
+    def _wanted(self, exchange: Exchange, manifest: Manifest, read: Read) -> Wanted:
         settings = self._core.settings
         lifetime_s = (
             float("inf")
             if isinstance(manifest.reference, Digest)
             else tag_lifetime_s(manifest.reference, settings.tiers, caching_enabled=settings.enable_manifest_cache)
         )
-        no_cache = "no-cache" in flow.request.headers.get("cache-control", "").lower()
         return Wanted(
             registry=exchange.registry,
             manifest=manifest,
-            accepted=accepted_manifest_types(tuple(flow.request.headers.get_all("accept"))),
-            head=flow.request.method == "HEAD",
-            lifetime_s=0.0 if no_cache else lifetime_s,
+            accepted=accepted_manifest_types(read.accept),
+            head=read.is_head,
+            lifetime_s=0.0 if "no-cache" in read.cache_control.lower() else lifetime_s,
         )
 
 

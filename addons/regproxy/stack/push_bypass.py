@@ -1,16 +1,13 @@
 """Writes: refused by default, otherwise streamed through untouched and never cached (contract section 1.6)."""
 
-import logging
-
 from mitmproxy import http
 
-from regproxy.oci.endpoint import V1, Blob, Manifest, Other
+from regproxy.oci.endpoint import V1, Blob, Endpoint, Manifest, Other
+from regproxy.settings import Settings
 from regproxy.stack.answers import plain_text
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, exchange_of, unanswered
 from regproxy.store.errors import StoreError
-
-logger = logging.getLogger(__name__)
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -32,18 +29,15 @@ class PushBypass:
             flow.response = plain_text(
                 405, f"registry-proxy: the registry API v1 is gone; {_V1_CAUSES.format(exchange.registry)}"
             )
+        elif concerns_push(flow.request.method, exchange.endpoint, self._core.settings):
+            exchange.cache_status = CacheStatus.BYPASS
         elif flow.request.method not in WRITES:
-            self._leave_reads_of_a_push_alone(flow, exchange)
+            return
         elif self._core.settings.allow_push or _is_token_request(flow.request, exchange):
             exchange.cache_status = CacheStatus.BYPASS
             flow.request.stream = True
         else:
             flow.response = plain_text(405, f"{flow.request.method} method is not allowed")
-
-    def _leave_reads_of_a_push_alone(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
-        """Ask the registry itself which blobs a push may skip: a cached yes would make a broken image."""
-        if self._core.settings.allow_push and flow.request.method == "HEAD" and isinstance(exchange.endpoint, Blob):
-            exchange.cache_status = CacheStatus.BYPASS
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Forget a tag that was pushed or deleted, before the client hears of it and asks for it."""
@@ -58,6 +52,11 @@ class PushBypass:
                     self._core.store_failed(error)
             case _:
                 pass
+
+
+def concerns_push(method: str, endpoint: Endpoint, settings: Settings) -> bool:
+    """Whether a read may be a push's question which blobs it may skip: a cached yes would make a broken image."""
+    return settings.allow_push and method == "HEAD" and isinstance(endpoint, Blob)
 
 
 _V1_CAUSES = "either the image does not exist at {0}, or the proxy needs credentials for it (AUTH_REGISTRIES)"

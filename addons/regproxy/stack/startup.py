@@ -17,13 +17,14 @@ from mitmproxy.utils import asyncio_utils
 from regproxy.engine.authority import AuthorityError, load_or_create
 from regproxy.engine.certificates import Certificates
 from regproxy.engine.lean_addons import remove_unused_addons
+from regproxy.engine.registry_mode import MODE, FrontDoor
 from regproxy.engine.sender import BodySender
+from regproxy.engine.warm_connection import Reception
 from regproxy.origin.client import Upstream, UpstreamOptions
 from regproxy.settings import Settings, SettingsError, load_settings
 from regproxy.stack.announcements import announce
 from regproxy.stack.core import Core
-from regproxy.stack.interception import Interception
-from regproxy.stack.warm_shortcut import WarmShortcut
+from regproxy.stack.warm_reads import WarmReads
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
 
@@ -43,12 +44,12 @@ class Startup:
         core: Core,
         certificates: Certificates,
         sender: BodySender,
-        interception: Interception,
-        shortcut: WarmShortcut,
+        front_door: FrontDoor,
+        warm: WarmReads,
     ) -> None:
         self._core = core
-        self._interception = interception
-        self._shortcut = shortcut
+        self._front_door = front_door
+        self._warm = warm
         self._certificates = certificates
         self._sender = sender
         self._refused = False
@@ -94,12 +95,22 @@ class Startup:
         self._core.start(store, upstream, authority)
         asyncio_utils.create_task(store.housekeeping(), name="store housekeeping", keep_ref=True)
         if ctx.master.addons.get("view") is None:  # a user interface is to see every request, and needs its addons
-            self._interception.shortcut = self._shortcut
+            self._open_front_door(settings)
             remove_unused_addons(ctx.master.addons, ctx.options)
         for warning in settings.warnings:
             logger.warning("%s", warning)
         logger.info("%s", summary(settings))
         asyncio_utils.create_task(_listen(), name="listen", keep_ref=True)
+
+    def _open_front_door(self, settings: Settings) -> None:
+        self._front_door.reception = Reception(
+            warm=self._warm,
+            tls_context=self._certificates.context_for,
+            sender=self._sender,
+            head_timeout_s=settings.client_header_timeout_s,
+            keepalive_timeout_s=settings.keepalive_timeout_s,
+        )
+        ctx.options.update(mode=[MODE])
 
     def _refuse(self, *problems: str) -> None:
         """Say why there will be no proxy, and end the process."""

@@ -13,7 +13,7 @@ from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpReque
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.test import tflow
 
-from regproxy.engine.bodies import FileBody, attach, attached
+from regproxy.engine.bodies import FileBody, Sent, attach, attached
 from regproxy.engine.connect_layer import RegistryConnectHook
 from regproxy.engine.http_layer import (
     HEAD_LIMIT_BYTES,
@@ -21,13 +21,18 @@ from regproxy.engine.http_layer import (
     RegistryBodySentHook,
     RegistryHttpLayer,
     RegistrySendBodyHook,
-    Shortcut,
     Transfer,
     door,
 )
+from regproxy.engine.warm import Asked, WarmAnswer, WarmReads
 from unit.engine.layer_driver import LayerDriver, new_context
 
 GET = b"GET /v2/ HTTP/1.1\r\nHost: quay.io\r\n\r\n"
+
+
+def send_all(transfer: Transfer) -> None:
+    """Do as a sender whose client has taken everything."""
+    transfer.sent = Sent(transfer.body.length_bytes, None)
 
 
 class Exchange:
@@ -41,8 +46,8 @@ class Exchange:
         on_headers: Callable[[http.HTTPFlow], None] = lambda _: None,
         on_request: Callable[[http.HTTPFlow], None] = lambda _: None,
         on_response: Callable[[http.HTTPFlow], None] = lambda _: None,
-        on_send: Callable[[Transfer], None] = lambda _: None,
-        shortcut: Shortcut | None = None,
+        on_send: Callable[[Transfer], None] = send_all,
+        warm: WarmReads | None = None,
     ) -> None:
         self.flows: list[http.HTTPFlow] = []
         self.transfers: list[Transfer] = []
@@ -55,7 +60,7 @@ class Exchange:
         ctx = new_context(opts)
         if mode is HTTPMode.transparent:
             ctx.server.address = ("quay.io", 443)
-        self.driver = LayerDriver(RegistryHttpLayer(ctx, mode, shortcut), self._on_hook)
+        self.driver = LayerDriver(RegistryHttpLayer(ctx, mode, warm), self._on_hook)
 
     def _on_hook(self, hook: commands.StartHook) -> None:
         match hook:
@@ -161,12 +166,12 @@ async def test_an_answer_to_a_request_without_body_keeps_the_connection(opts: op
 async def test_a_body_from_a_file_is_sent_between_headers_and_end(opts: options.Options, fd: int) -> None:
     """Headers go out first, the sender is asked with the very client, then the end is told; the file is closed."""
     headers_first: list[bytes] = []
-    exchange = Exchange(
-        opts,
-        HTTPMode.transparent,
-        on_request=answer_with_file(fd),
-        on_send=lambda _: headers_first.append(exchange.driver.sent),
-    )
+
+    def send(transfer: Transfer) -> None:
+        headers_first.append(exchange.driver.sent)
+        send_all(transfer)
+
+    exchange = Exchange(opts, HTTPMode.transparent, on_request=answer_with_file(fd), on_send=send)
 
     exchange.driver.receive(GET)
 
@@ -184,7 +189,7 @@ async def test_a_body_from_a_file_is_sent_between_headers_and_end(opts: options.
     (transfer,) = exchange.transfers
     assert transfer.client is exchange.driver.client
     assert transfer.tls_layer is None
-    assert attached(transfer.flow) is None
+    assert attached(exchange.flows[0]) is None
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(transfer.body.fd)
     assert not exchange.driver.closed
@@ -207,7 +212,7 @@ async def test_a_failed_transfer_cuts_the_connection(opts: options.Options, fd: 
     """A body that did not come whole must not look whole: nothing follows it but the close."""
 
     def fail(transfer: Transfer) -> None:
-        transfer.error = "it hashes to something else"
+        transfer.sent = Sent(0, "it hashes to something else")
 
     exchange = Exchange(opts, HTTPMode.transparent, on_request=answer_with_file(fd), on_send=fail)
     exchange.driver.receive(GET)
@@ -288,95 +293,112 @@ async def test_a_head_below_the_limit_is_read(opts: options.Options) -> None:
     assert exchange.driver.sent.startswith(b"HTTP/1.1 405 ")
 
 
-class ShortcutStub:
+class WarmStub:
     """Answers what it is told to, and notes how it ended."""
 
-    def __init__(self, answer: Callable[[http.HTTPFlow], None] | None) -> None:
-        self._answer = answer
-        self.asked: list[str] = []
-        self.ended: list[tuple[int, str | None]] = []
+    def __init__(self, content: bytes | FileBody | None) -> None:
+        self._content = content
+        self.asked: list[Asked] = []
+        self.ended: list[Sent] = []
 
-    def answer(self, flow: http.HTTPFlow) -> bool:
+    def intercepts(self, host: str, port: int) -> bool:
+        """Not asked behind a CONNECT."""
+        raise AssertionError(f"{host}:{port}")
+
+    def answer(self, asked: Asked) -> WarmAnswer | None:
         """Answer, or leave it to the hooks."""
-        self.asked.append(flow.request.url)
-        if self._answer is None:
-            return False
-        self._answer(flow)
-        return True
+        self.asked.append(asked)
+        if self._content is None:
+            return None
+        return WarmAnswer(200, {"content-length": "10"}, self._content, None)
 
-    def sent(self, flow: http.HTTPFlow, sent_bytes: int, error: str | None) -> None:
+    def sent(self, asked: Asked, answer: WarmAnswer, sent: Sent) -> None:
         """Take note."""
-        assert flow.response is not None
-        self.ended.append((sent_bytes, error))
+        assert asked is self.asked[-1]
+        assert answer.status == 200
+        self.ended.append(sent)
 
 
-class TestShortcut:
+class TestWarmReads:
+    """A connection that was handed over goes on answering them."""
+
     async def test_an_answer_at_hand_runs_no_hook(self, opts: options.Options) -> None:
-        """Request after request on one connection, each told to the shortcut when it has been sent."""
-        shortcut = ShortcutStub(refuse)
-        exchange = Exchange(opts, HTTPMode.transparent, shortcut=shortcut)
+        """Request after request on one connection, each told when it has been sent."""
+        warm = WarmStub(b"0123456789")
+        exchange = Exchange(opts, HTTPMode.transparent, warm=warm)
 
         exchange.driver.receive(GET)
-        exchange.driver.receive(GET + GET)
+        exchange.driver.receive(GET)
 
         assert exchange.driver.hooks() == []
-        assert exchange.driver.sent.count(b"HTTP/1.1 405 ") == 3
-        assert shortcut.ended == [(2, None)] * 3
+        assert exchange.driver.sent == b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n0123456789" * 2
+        assert warm.ended == [Sent(10, None)] * 2
+        assert (warm.asked[0].host, warm.asked[0].port, warm.asked[0].client_ip) == ("quay.io", 443, "192.0.2.7")
         assert not exchange.driver.closed
 
     async def test_a_file_at_hand_needs_the_sender_alone(self, opts: options.Options, fd: int) -> None:
         """The file is closed when it has been sent."""
-        shortcut = ShortcutStub(answer_with_file(fd))
-        exchange = Exchange(opts, HTTPMode.transparent, shortcut=shortcut)
+        body = FileBody(os.dup(fd), 0, 10)
+        warm = WarmStub(body)
+        exchange = Exchange(opts, HTTPMode.transparent, warm=warm)
 
         exchange.driver.receive(GET)
 
         assert exchange.driver.hooks() == ["registry_send_body"]
-        assert attached(exchange.transfers[0].flow) is None
+        assert warm.ended == [Sent(10, None)]
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(body.fd)
         os.close(fd)
 
     async def test_a_file_that_fails_cuts_the_connection(self, opts: options.Options, fd: int) -> None:
-        """As on the way of the hooks."""
-
-        def fail(transfer: Transfer) -> None:
-            transfer.error = "gone"
-
-        shortcut = ShortcutStub(answer_with_file(fd))
-        exchange = Exchange(opts, HTTPMode.transparent, shortcut=shortcut, on_send=fail)
+        """As on the way of the hooks; a sender that did not even begin counts as failed."""
+        warm = WarmStub(FileBody(os.dup(fd), 0, 10))
+        exchange = Exchange(opts, HTTPMode.transparent, warm=warm, on_send=lambda _: None)
 
         exchange.driver.receive(GET)
 
         assert exchange.driver.closed
-        assert shortcut.ended == [(0, "gone")]
+        assert warm.ended[0].error is not None
         os.close(fd)
 
     async def test_what_is_not_at_hand_takes_the_way_of_the_hooks(self, opts: options.Options) -> None:
-        """From the start, as if nobody had been asked."""
-        shortcut = ShortcutStub(None)
-        exchange = Exchange(opts, HTTPMode.transparent, shortcut=shortcut, on_headers=refuse)
+        """From the start, as if nobody had been asked; afterwards the next is asked for again."""
+        warm = WarmStub(None)
+        exchange = Exchange(opts, HTTPMode.transparent, warm=warm, on_headers=refuse)
 
         exchange.driver.receive(GET)
+        exchange.driver.receive(GET)
 
-        assert len(shortcut.asked) == 1
+        assert len(warm.asked) == 2
         assert exchange.driver.hooks()[0] == "requestheaders"
-        assert exchange.driver.sent.startswith(b"HTTP/1.1 405 ")
+        assert exchange.driver.sent.count(b"HTTP/1.1 405 ") == 2
 
     @pytest.mark.parametrize(
-        ("mode", "request_bytes"),
+        "request_bytes",
         [
-            (HTTPMode.regular, b"GET http://quay.io/v2/ HTTP/1.1\r\nHost: quay.io\r\n\r\n"),
-            (HTTPMode.transparent, b"PUT /v2/ HTTP/1.1\r\nHost: quay.io\r\nContent-Length: 5\r\n\r\n"),
+            b"PUT /v2/ HTTP/1.1\r\nHost: quay.io\r\nContent-Length: 0\r\n\r\n",
+            GET + GET,
+            GET + b"G",
+            GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
         ],
-        ids=["not in a tunnel", "with a body"],
+        ids=["a write", "two at once", "more than one", "the last one"],
     )
-    async def test_other_requests_are_not_shown_to_it(
-        self, opts: options.Options, mode: HTTPMode, request_bytes: bytes
-    ) -> None:
+    async def test_other_requests_are_not_shown_to_it(self, opts: options.Options, request_bytes: bytes) -> None:
         """They are the hooks' business."""
-        shortcut = ShortcutStub(refuse)
-        exchange = Exchange(opts, mode, shortcut=shortcut, on_headers=refuse)
+        warm = WarmStub(b"0123456789")
+        exchange = Exchange(opts, HTTPMode.transparent, warm=warm, on_headers=refuse)
 
         exchange.driver.receive(request_bytes)
 
-        assert shortcut.asked == []
+        assert warm.asked == []
         assert exchange.driver.hooks()[0] == "requestheaders"
+
+    async def test_a_request_in_the_middle_of_another_is_not_shown_to_it(self, opts: options.Options) -> None:
+        """What follows an unfinished head belongs to that head."""
+        warm = WarmStub(b"0123456789")
+        exchange = Exchange(opts, HTTPMode.transparent, warm=warm, on_headers=refuse)
+
+        exchange.driver.receive(b"PUT /v2/ HTTP/1.1\r\nHost: quay.io\r\nX: ")
+        exchange.driver.receive(GET)
+
+        assert warm.asked == []

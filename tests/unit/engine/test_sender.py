@@ -13,7 +13,7 @@ import pytest
 from mitmproxy import connection, options
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy.server import ConnectionIO
-from mitmproxy.test import taddons, tflow
+from mitmproxy.test import taddons
 
 from regproxy.engine import sender as sender_module
 from regproxy.engine.authority import Authority
@@ -107,7 +107,7 @@ class Stage:
     ) -> Transfer:
         """Describe a body of the file for a client."""
         body = FileBody(os.open(self._file, os.O_RDONLY), start, end, released)
-        return Transfer(tflow.tflow(), peer.client, body, tls_layer)
+        return Transfer(peer.client, body, tls_layer)
 
     def forget(self, peer: Peer) -> None:
         """Let mitmproxy have no such connection any more."""
@@ -144,7 +144,7 @@ async def test_a_body_arrives(stage: Stage, start: int, end: int) -> None:
     _, received = await asyncio.gather(stage.sender.registry_send_body(transfer), peer.read(end - start))
 
     assert received == CONTENT[start:end]
-    assert (transfer.sent_bytes, transfer.error) == (end - start, None)
+    assert (transfer.outcome.body_bytes, transfer.outcome.error) == (end - start, None)
 
 
 async def test_what_mitmproxy_has_still_to_send_comes_first(stage: Stage) -> None:
@@ -165,7 +165,7 @@ async def test_slow_clients_hold_no_thread(stage: Stage) -> None:
     slow = [await stage.connect() for _ in range(5)]
     transfers = [stage.transfer(peer) for peer in slow]
     sending = [asyncio.ensure_future(stage.sender.registry_send_body(transfer)) for transfer in transfers]
-    await until(lambda: all(transfer.sent_bytes > 0 for transfer in transfers))
+    await until(lambda: not any(peer.nothing_to_read() for peer in slow))
     quick = await stage.connect()
     transfer = stage.transfer(quick)
 
@@ -175,7 +175,7 @@ async def test_slow_clients_hold_no_thread(stage: Stage) -> None:
     assert not any(task.done() for task in sending)
     assert all([await peer.read(len(CONTENT)) == CONTENT for peer in slow])
     await asyncio.gather(*sending)
-    assert [transfer.error for transfer in transfers] == [None] * 5
+    assert [transfer.outcome.error for transfer in transfers] == [None] * 5
 
 
 async def test_a_client_that_takes_nothing_is_cut_off(stage: Stage) -> None:
@@ -186,8 +186,8 @@ async def test_a_client_that_takes_nothing_is_cut_off(stage: Stage) -> None:
 
     await stage.sender.registry_send_body(transfer)
 
-    assert transfer.error == "the client took no byte for 0.05 s"
-    assert 0 < transfer.sent_bytes < len(CONTENT)
+    assert transfer.outcome.error == "the client took no byte for 0.05 s"
+    assert 0 < transfer.outcome.body_bytes < len(CONTENT)
 
 
 async def test_a_growing_file_is_sent_as_it_is_released(stage: Stage) -> None:
@@ -219,7 +219,7 @@ async def test_a_growing_file_is_sent_as_it_is_released(stage: Stage) -> None:
     await sending
 
     assert asked == sorted(asked)
-    assert (transfer.sent_bytes, transfer.error) == (len(CONTENT), None)
+    assert (transfer.outcome.body_bytes, transfer.outcome.error) == (len(CONTENT), None)
 
 
 @pytest.mark.parametrize(
@@ -241,8 +241,8 @@ async def test_a_release_that_fails_ends_the_transfer(stage: Stage, failure: Exc
     transfer = stage.transfer(peer, released=released)
     await stage.sender.registry_send_body(transfer)
 
-    assert transfer.error == said
-    assert transfer.sent_bytes == 1000
+    assert transfer.outcome.error == said
+    assert transfer.outcome.body_bytes == 1000
     assert await peer.read(1000) == CONTENT[:1000]
     assert peer.nothing_to_read()
 
@@ -257,7 +257,7 @@ async def test_a_stored_file_that_is_too_short_is_said_loudly(
 
     await stage.sender.registry_send_body(transfer)
 
-    assert transfer.error == f"the stored file ends at 1000, before {len(CONTENT)}"
+    assert transfer.outcome.error == f"the stored file ends at 1000, before {len(CONTENT)}"
     (record,) = [record for record in caplog.records if record.name.startswith("regproxy")]
     assert (record.levelname, record.exc_info) == ("ERROR", None)
 
@@ -283,9 +283,9 @@ async def test_a_client_that_has_gone_ends_the_transfer(stage: Stage, moment: st
 
     await sending
 
-    assert transfer.error is not None
-    assert transfer.error.startswith("the client has gone (")
-    assert transfer.sent_bytes < len(CONTENT)
+    assert transfer.outcome.error is not None
+    assert transfer.outcome.error.startswith("the client has gone (")
+    assert transfer.outcome.body_bytes < len(CONTENT)
 
 
 async def test_the_client_is_not_read_while_a_body_is_sent(stage: Stage) -> None:
@@ -337,4 +337,4 @@ async def test_the_clients_tls_is_lent_for_the_transfer_alone(
     assert received == (b"" if fails else CONTENT)
     assert set(lent) == {True}
     assert not layer._lent
-    assert transfer.error == ("no more" if fails else None)
+    assert transfer.outcome.error == ("no more" if fails else None)

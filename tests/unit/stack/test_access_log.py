@@ -11,13 +11,13 @@ from mitmproxy import flow as mitmproxy_flow
 from mitmproxy import http
 from mitmproxy.test import tutils
 
-from regproxy.engine.bodies import FileBody, attach
-from regproxy.engine.http_layer import Door, Transfer
+from regproxy.engine.bodies import FileBody, Sent, attach
+from regproxy.engine.http_layer import BodySent, Door
 from regproxy.oci.digest import Digest
 from regproxy.oci.endpoint import parse_endpoint
 from regproxy.oci.names import Registry
 from regproxy.policy.tiers import RequestClass
-from regproxy.stack.access_log import AccessLog, log_line
+from regproxy.stack.access_log import AccessLog, entry_of, log_line
 from regproxy.stack.exchange import CacheStatus, Exchange, begin
 from unit.stack.conftest import make_flow
 
@@ -55,7 +55,7 @@ def pulled(path: str = BLOB, method: str = "GET", door: Door | None = Door.TUNNE
 
 
 def line_of(flow: http.HTTPFlow, exchange: Exchange | None, error: str | None = None) -> dict[str, str]:
-    parsed: dict[str, str] = json.loads(log_line(flow, exchange, 2480, error, NOW_S))
+    parsed: dict[str, str] = json.loads(log_line(entry_of(flow, exchange, 2480, error), NOW_S))
     return parsed
 
 
@@ -75,7 +75,7 @@ def test_the_line_is_the_predecessors_and_more() -> None:
     """The eleven known keys come first and in order, so that filters that cut by position go on working."""
     flow = pulled(user_agent="skopeo/1.2")
 
-    text = log_line(flow, exchange(), 2480, None, NOW_S)
+    text = log_line(entry_of(flow, exchange(), 2480, None), NOW_S)
     line = json.loads(text)
 
     assert text.startswith('{"access_time":"')
@@ -120,7 +120,7 @@ def test_no_query_and_no_credential_is_logged() -> None:
     """Signatures and tokens are in queries and fields."""
     flow = pulled("/token?account=me&signature=s3cret", authorization="Bearer s3cret")
 
-    text = log_line(flow, exchange("/token"), 0, None, NOW_S)
+    text = log_line(entry_of(flow, exchange("/token"), 0, None), NOW_S)
 
     assert "s3cret" not in text
     assert '"uri":"/token"' in text
@@ -133,7 +133,7 @@ def test_a_line_stays_one_line(agent: str, error: str) -> None:
     flow.request.headers["user-agent"] = "x"
     flow.request.headers.fields = (*flow.request.headers.fields[:-1], (b"user-agent", agent.encode("utf-8", "replace")))
 
-    text = log_line(flow, exchange(), 0, error, NOW_S)
+    text = log_line(entry_of(flow, exchange(), 0, error), NOW_S)
 
     assert json.loads(text)["error"] == (error or "")
     assert text.isascii()
@@ -193,7 +193,7 @@ class TestAddon:
 
         log.response(flow)
         assert capsys.readouterr().out == ""
-        log.registry_body_sent(Transfer(flow, flow.client_conn, body, None, sent_bytes=7, error="cut"))
+        log.registry_body_sent(BodySent(flow, Sent(7, "cut")))
 
         line = json.loads(capsys.readouterr().out)
         assert (line["bytes_sent"], line["error"]) == ("7", "cut")

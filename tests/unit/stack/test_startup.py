@@ -24,6 +24,7 @@ from regproxy.store.errors import StoreError
 ENTRY = Path(__file__).parents[3] / "addons" / "registry_proxy.py"
 ORDER = [
     "registry-startup",
+    "registry-front-door",
     "registry-certificates",
     "registry-body-sender",
     "registry-interception",

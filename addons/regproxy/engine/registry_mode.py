@@ -1,0 +1,98 @@
+"""mitmproxy's explicit proxy, with connections that begin as `WarmConnection`s.
+
+A proxy mode of our own is the narrowest place for it: mitmproxy finds modes and their servers by subclass, and a
+server decides how its connections begin. `mode=regular`, as in mitmweb, goes without.
+"""
+
+import asyncio
+from functools import partial
+from typing import Literal
+
+from mitmproxy import ctx
+from mitmproxy.net.free_port import get_free_port
+from mitmproxy.proxy import context, layer, mode_specs
+from mitmproxy.proxy.layers import modes
+from mitmproxy.proxy.mode_servers import AsyncioServerInstance, ProxyConnectionHandler
+
+from regproxy.engine.connect_layer import established_layer, plain_layer
+from regproxy.engine.warm_connection import HandedOver, Reception, WarmConnection
+
+MODE = "registry"
+"""The value of mitmproxy's `mode` option."""
+
+BACKLOG = 1024
+"""Connections that wait to be accepted (the kernel's bound is 4,096): a cluster's nodes may come in the same second."""
+
+
+class RegistryMode(mode_specs.ProxyMode):
+    """`mode=registry`."""
+
+    @property
+    def description(self) -> str:
+        """The name in log lines."""
+        return "Registry proxy"
+
+    @property
+    def transport_protocol(self) -> Literal["tcp"]:
+        """TCP."""
+        return "tcp"
+
+    def __post_init__(self) -> None:
+        if self.data:
+            raise ValueError(f"{self.full_spec!r}: the mode {MODE!r} has no parameter")
+
+
+class FrontDoor:
+    """The addon that says what connections begin with; `startup` sets it before the port opens."""
+
+    name = "registry-front-door"
+
+    reception: Reception | None = None
+
+
+class RegistryInstance(AsyncioServerInstance[RegistryMode]):
+    """The server of `RegistryMode`."""
+
+    def make_top_layer(self, layer_context: context.Context) -> layer.Layer:
+        """Return the first layer of a connection that was handed over before its CONNECT."""
+        return modes.HttpProxy(layer_context)
+
+    async def listen(self, host: str, port: int) -> list[asyncio.Server]:  # type: ignore[override]
+        """Open the port; 0 takes a free one, the same for IPv4 and IPv6."""
+        begin = partial(WarmConnection, self._reception, self.hand_over)
+        server = asyncio.get_running_loop().create_server(begin, host, port or get_free_port(), backlog=BACKLOG)
+        return [await server]
+
+    def _layer(self, layer_context: context.Context, handed_over: HandedOver) -> layer.Layer:
+        """Return the layer that goes on: with the CONNECT, behind it, or behind the TLS handshake."""
+        top = self.make_top_layer(layer_context)
+        if handed_over.authority is None:
+            return top
+        if handed_over.tls is None:
+            return plain_layer(layer_context, *handed_over.authority)
+        return established_layer(
+            layer_context, handed_over.authority, handed_over.tls, handed_over.early, self._reception.warm
+        )
+
+    @property
+    def _reception(self) -> Reception:
+        front_door: FrontDoor = ctx.master.addons.get(FrontDoor.name)
+        assert front_door.reception is not None
+        return front_door.reception
+
+    def hand_over(self, transport: asyncio.Transport, handed_over: HandedOver) -> None:
+        """Let mitmproxy go on with a connection."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, partial(self._go_on, handed_over), loop=loop)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+
+    async def _go_on(self, handed_over: HandedOver, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Do what mitmproxy's `handle_stream` does, from where the connection stands."""
+        handler = ProxyConnectionHandler(ctx.master, reader, writer, ctx.options, self.mode)
+        handler.layer = self._layer(handler.layer.context, handed_over)
+        if handed_over.tls is None:
+            reader.feed_data(handed_over.early)
+        with self.manager.register_connection(handler.client.id, handler):
+            await handler.handle_client()

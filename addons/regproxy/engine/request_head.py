@@ -1,0 +1,80 @@
+"""Request heads that leave nothing to interpret.
+
+`warm_connection` answers those by itself. Every other head, however right it may be, is read by mitmproxy: two readers
+that understand one request differently are how requests are smuggled, so this one understands only the plainest form
+of RFC 9112 and says None to the rest.
+"""
+
+import re
+from dataclasses import dataclass
+
+END_OF_HEAD = b"\r\n\r\n"
+
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([!-~](?:[ \t!-~]*[!-~])?)?[ \t]*")
+_READ = re.compile(rb"(GET|HEAD) (/[!-~]*) HTTP/1\.1")
+_CONNECT = re.compile(rb"CONNECT ([A-Za-z0-9._-]+):([0-9]{1,5}) HTTP/1\.[01]")
+
+_NOT_PLAIN = frozenset(
+    {"content-length", "transfer-encoding", "expect", "upgrade", "trailer", "te", "proxy-authorization"}
+)
+"""Fields that announce more than a head, or that another part has to see."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """A GET or HEAD without a body, in HTTP/1.1."""
+
+    method: str
+    target: str
+    """Origin-form: path and query."""
+    fields: tuple[tuple[str, str], ...]
+    """Names in lower case, in the order they came."""
+
+    def field(self, name: str) -> str | None:
+        """Return the first value of a field, None when it is absent or empty."""
+        return next((value for each, value in self.fields if each == name and value), None)
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """Return all values of a field."""
+        return tuple(value for each, value in self.fields if each == name)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the client wants the connection closed after the answer."""
+        return any(value.lower() == "close" for value in self.values("connection"))
+
+
+def read_plain_head(head: bytes) -> RequestHead | None:
+    """Read what stands before `END_OF_HEAD`; None unless it is a plain GET or HEAD with one Host."""
+    start, *lines = head.split(b"\r\n")
+    asked = _READ.fullmatch(start)
+    fields = _plain_fields(lines)
+    if asked is None or fields is None:
+        return None
+    names = [name for name, _ in fields]
+    if names.count("host") != 1 or not _NOT_PLAIN.isdisjoint(names):
+        return None
+    read = RequestHead(asked[1].decode(), asked[2].decode(), fields)
+    options = [value.lower() for value in read.values("connection")]
+    return read if all(option in {"keep-alive", "close"} for option in options) else None
+
+
+def read_plain_connect(head: bytes) -> tuple[str, int] | None:
+    """Read host (lower case, no final dot) and port of a CONNECT; None unless it is a plain one without a login."""
+    start, *lines = head.split(b"\r\n")
+    asked = _CONNECT.fullmatch(start)
+    fields = _plain_fields(lines)
+    if asked is None or fields is None or not _NOT_PLAIN.isdisjoint(name for name, _ in fields):
+        return None
+    return asked[1].decode().lower().removesuffix("."), int(asked[2])
+
+
+def _plain_fields(lines: list[bytes]) -> tuple[tuple[str, str], ...] | None:
+    fields = []
+    for line in lines:
+        match = _FIELD.fullmatch(line)
+        if match is None:
+            return None
+        fields.append((match[1].decode().lower(), (match[2] or b"").decode()))
+    return tuple(fields)

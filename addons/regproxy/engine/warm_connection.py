@@ -1,0 +1,292 @@
+"""A client's connection for as long as everything it asks for is at hand: CONNECT, TLS, and answers from the cache.
+
+dockerd opens a connection for every request, so what a connection costs is what a warm pull costs. mitmproxy's layers,
+hooks and flow objects take about 2 ms for one; this takes a third of it. It does the one thing that is frequent and
+hands everything else over to mitmproxy, whole: another CONNECT, plain HTTP, a request that is not answered from the
+cache, a head that is not plain (`request_head`). What was handed over stays there until the connection ends.
+"""
+
+import asyncio
+import datetime as dt
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from mitmproxy.net.tls import starts_like_tls_record
+from OpenSSL import SSL
+
+from regproxy.engine.bodies import FileBody, Sent
+from regproxy.engine.request_head import END_OF_HEAD, read_plain_connect, read_plain_head
+from regproxy.engine.warm import Asked, WarmAnswer, WarmReads, answer_or_none, serialised
+
+logger = logging.getLogger(__name__)
+
+CONNECT_START = b"CONNECT "
+CONNECT_ANSWER = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+HEAD_LIMIT_BYTES = 64 * 1024
+"""What is kept of a head that has not ended; more is mitmproxy's to judge. Some tokens take 100 kB."""
+
+_READ_BYTES = 16 * 1024
+"""The most that one TLS record holds (RFC 8446 section 5.1)."""
+
+
+class FileSender(Protocol):
+    """Moves the bytes of files."""
+
+    async def send(self, transport: asyncio.Transport, tls: SSL.Connection | None, body: FileBody) -> Sent:
+        """Send a body, after what has been encrypted already. Does not raise."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """Where mitmproxy goes on."""
+
+    authority: tuple[str, int] | None
+    """Host and port of the CONNECT that has been answered; None when none has been."""
+    tls: SSL.Connection | None
+    """TLS with the client, when it is established."""
+    early: bytes
+    """What the client has sent and nobody has taken in: plaintext if there is TLS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """What every connection needs."""
+
+    warm: WarmReads
+    tls_context: Callable[[str, dt.datetime], SSL.Context]
+    sender: FileSender
+    head_timeout_s: float
+    """How long a head, or a handshake, may take to arrive."""
+    keepalive_timeout_s: float
+    """How long a connection may stay without a request."""
+
+
+class WarmConnection(asyncio.Protocol):
+    """One client's connection, from its first byte."""
+
+    _transport: asyncio.Transport
+    _tls: SSL.Connection
+    _authority: tuple[str, int]
+
+    def __init__(self, reception: Reception, hand_over: Callable[[asyncio.Transport, HandedOver], None]) -> None:
+        self._reception = reception
+        self._on_hand_over = hand_over
+        self._receive: Callable[[bytes], None] = self._read_connect
+        self._early = b""
+        self._client_closed = False
+        self._writing_paused = False
+        self._held = b""
+        self._sending: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._deadline_s = self._loop.time() + reception.head_timeout_s
+        self._timer = self._loop.call_at(self._deadline_s, self._check_deadline)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End; a body under way finds the socket closed."""
+        del exc
+        self._timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what the client sent."""
+        self._receive(data)
+
+    def pause_writing(self) -> None:
+        """Take no further request while the client does not read the answers to the last ones."""
+        self._writing_paused = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._writing_paused = False
+        self._transport.resume_reading()
+        self._receive(b"")
+
+    def _read_connect(self, data: bytes) -> None:
+        self._early += data
+        head, end, rest = self._early.partition(END_OF_HEAD)
+        if not end and len(head) <= HEAD_LIMIT_BYTES and CONNECT_START.startswith(head[: len(CONNECT_START)]):
+            return
+        authority = read_plain_connect(head) if end else None
+        if authority is None or not self._reception.warm.intercepts(*authority):
+            self._hand_over(None, None)
+            return
+        self._authority, self._early = authority, rest
+        self._transport.write(CONNECT_ANSWER)
+        self._receive = self._read_first_bytes
+        if rest:
+            self._read_first_bytes(b"")
+
+    def _read_first_bytes(self, data: bytes) -> None:
+        """Tell TLS from plain HTTP: a registry without TLS may be reached through CONNECT, too."""
+        self._early += data
+        if len(self._early) < 3:
+            return
+        if not starts_like_tls_record(self._early):
+            self._hand_over(self._authority, None)
+            return
+        self._tls = SSL.Connection(self._reception.tls_context(self._authority[0], dt.datetime.now(dt.UTC)))
+        self._tls.set_accept_state()
+        self._receive = self._shake_hands
+        early, self._early = self._early, b""
+        self._shake_hands(early)
+
+    def _shake_hands(self, data: bytes) -> None:
+        if data:
+            self._tls.bio_write(data)
+        try:
+            self._tls.do_handshake()
+        except SSL.WantReadError:
+            self._flush()
+            return
+        except SSL.Error as error:
+            self._flush()
+            self._tell_failed_handshake(error)
+            self._transport.close()
+            return
+        self._receive = self._read_requests
+        self._deadline_s = self._loop.time() + self._reception.head_timeout_s
+        self._read_requests(b"")
+
+    def _read_requests(self, data: bytes) -> None:
+        if data:
+            self._tls.bio_write(data)
+        try:
+            self._decrypt()
+        except SSL.Error as error:
+            logger.debug("%s: %s", self._client_ip, _reason(error))
+            self._flush()
+            self._transport.close()
+            return
+        self._answer_requests()
+
+    def _decrypt(self) -> None:
+        try:
+            while True:
+                self._early += self._tls.recv(_READ_BYTES)
+        except SSL.WantReadError:
+            pass
+        except SSL.ZeroReturnError:
+            self._client_closed = True
+
+    def _answer_requests(self) -> None:
+        """Answer what has arrived completely, one after the other."""
+        while not self._writing_paused:
+            head, end, rest = self._early.partition(END_OF_HEAD)
+            if not end:
+                self._wait_for_more()
+                return
+            asked = self._asked(head)
+            answer = None if asked is None else answer_or_none(self._reception.warm, asked)
+            if asked is None or answer is None:
+                self._hand_over(self._authority, self._tls)
+                return
+            self._early = rest
+            if isinstance(answer.content, FileBody):
+                self._start_sending(asked, answer, answer.content)
+                return
+            self._tls.sendall(serialised(answer) + answer.content)
+            self._reception.warm.sent(asked, answer, Sent(len(answer.content), None))
+            if asked.head.is_last:
+                self._close()
+                return
+            self._deadline_s = self._loop.time() + self._reception.keepalive_timeout_s
+        self._flush()
+
+    def _wait_for_more(self) -> None:
+        """Send what there is; the rest of a head has to come soon."""
+        if self._client_closed:
+            self._close()
+        elif len(self._early) > HEAD_LIMIT_BYTES:
+            self._hand_over(self._authority, self._tls)
+        else:
+            self._flush()
+            if self._early:
+                self._deadline_s = min(self._deadline_s, self._loop.time() + self._reception.head_timeout_s)
+
+    def _asked(self, head: bytes) -> Asked | None:
+        read = read_plain_head(head)
+        return None if read is None else Asked(read, *self._authority, self._client_ip, time.time())
+
+    def _start_sending(self, asked: Asked, answer: WarmAnswer, body: FileBody) -> None:
+        """Let the sender have the socket and TLS; it sends the head, too, which is encrypted here."""
+        self._receive = self._hold
+        self._tls.sendall(serialised(answer))
+        self._sending = self._loop.create_task(self._send(asked, answer, body))
+
+    async def _send(self, asked: Asked, answer: WarmAnswer, body: FileBody) -> None:
+        self._deadline_s = float("inf")
+        try:
+            sent = await self._reception.sender.send(self._transport, self._tls, body)
+        finally:
+            body.close()
+        self._reception.warm.sent(asked, answer, sent)
+        self._deadline_s = self._loop.time() + self._reception.keepalive_timeout_s
+        self._timer.cancel()
+        self._check_deadline()
+        if sent.error is not None:
+            self._transport.abort()  # a body that is not complete must not look so (RFC 9112 section 8)
+        elif asked.head.is_last:
+            self._close()
+        else:
+            self._receive = self._read_requests
+            held, self._held = self._held, b""
+            self._read_requests(held)
+
+    def _hold(self, data: bytes) -> None:
+        """Keep what comes while the sender uses our TLS."""
+        self._held += data
+
+    def _hand_over(self, authority: tuple[str, int] | None, tls: SSL.Connection | None) -> None:
+        self._timer.cancel()
+        if tls is not None:
+            self._flush()
+        self._on_hand_over(self._transport, HandedOver(authority, tls, self._early))
+
+    def _close(self) -> None:
+        self._tls.shutdown()
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        """Send what is encrypted."""
+        try:
+            while True:
+                self._transport.write(self._tls.bio_read(4 * _READ_BYTES))
+        except SSL.WantReadError:
+            pass
+
+    def _check_deadline(self) -> None:
+        if self._deadline_s == float("inf"):
+            return
+        if self._deadline_s <= self._loop.time():
+            self._transport.close()
+        else:
+            self._timer = self._loop.call_at(self._deadline_s, self._check_deadline)
+
+    def _tell_failed_handshake(self, error: SSL.Error) -> None:
+        logger.warning(
+            "%s: TLS for %s failed: %s; a client that does not trust the proxy's CA says so like this (see /ca.crt)",
+            self._client_ip,
+            self._authority[0],
+            _reason(error),
+        )
+
+    @property
+    def _client_ip(self) -> str:
+        peername = self._transport.get_extra_info("peername")
+        return peername[0] if peername else ""
+
+
+def _reason(error: SSL.Error) -> str:
+    """Return OpenSSL's words for an error."""
+    entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return ", ".join(entry[2] for entry in entries) or type(error).__name__

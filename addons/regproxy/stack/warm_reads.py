@@ -1,0 +1,117 @@
+"""Warm reads: what a connection answers by itself, because nothing has to wait and nobody has to be asked.
+
+The same decisions as on the way of the hooks, by the same parts, in the same order. Whatever is not a plain yes is
+left to that way: it answers, refuses or asks.
+"""
+
+from collections.abc import Mapping
+
+from regproxy.engine.bodies import FileBody, Sent
+from regproxy.engine.request_head import RequestHead
+from regproxy.engine.warm import Asked, WarmAnswer
+from regproxy.oci.endpoint import Blob, EndpointError, Manifest, Ping, parse_endpoint
+from regproxy.oci.names import Registry
+from regproxy.policy.interception import is_intercepted
+from regproxy.policy.tiers import request_class
+from regproxy.stack import access_log
+from regproxy.stack.access_log import Entry, cache_fields
+from regproxy.stack.answers import passed_on
+from regproxy.stack.blob_cache import BlobCache
+from regproxy.stack.core import Core
+from regproxy.stack.exchange import CacheStatus, Exchange
+from regproxy.stack.interception import is_plain_http, names_host
+from regproxy.stack.manifest_cache import ManifestCache
+from regproxy.stack.ping import RegistryPing
+from regproxy.stack.push_bypass import concerns_push
+from regproxy.stack.reads import Read
+from regproxy.store.errors import StoreError
+
+
+class WarmReads:
+    """`engine.warm.WarmReads` over the caches."""
+
+    def __init__(self, core: Core, ping: RegistryPing, manifests: ManifestCache, blobs: BlobCache) -> None:
+        self._core = core
+        self._ping = ping
+        self._manifests = manifests
+        self._blobs = blobs
+
+    def intercepts(self, host: str, port: int) -> bool:
+        """Whether a CONNECT to this host ends in our TLS."""
+        return self._core.ready and is_intercepted(host, port, self._core.settings.registries)
+
+    def answer(self, asked: Asked) -> WarmAnswer | None:
+        """Answer a GET or HEAD of stored content."""
+        settings = self._core.settings
+        registry = Registry(asked.host, asked.port)
+        if not names_host(asked.head.field("host"), registry):
+            return None
+        try:
+            endpoint = parse_endpoint(asked.head.method, asked.head.target)
+        except EndpointError:
+            return None
+        if concerns_push(asked.head.method, endpoint, settings):
+            return None
+        wanted = request_class(endpoint, settings.tiers, caching_enabled=settings.enable_manifest_cache)
+        scheme = "http" if is_plain_http(registry, settings.registries) else "https"
+        exchange = Exchange(registry, scheme, endpoint, wanted, cache_status=CacheStatus.HIT)
+        try:
+            return self._at_hand(exchange, asked.head)
+        except StoreError:
+            return None  # the other way meets the same error, and says it
+
+    def sent(self, asked: Asked, answer: WarmAnswer, sent: Sent) -> None:
+        """Log the answer."""
+        assert isinstance(answer.receipt, Exchange)
+        access_log.write(
+            Entry(
+                method=asked.head.method,
+                target=asked.head.target,
+                host=asked.host,
+                status=answer.status,
+                sent_bytes=sent.body_bytes,
+                client_ip=asked.client_ip,
+                user_agent=asked.head.field("user-agent") or "",
+                began_s=asked.began_s,
+                exchange=answer.receipt,
+                error=sent.error,
+            )
+        )
+
+    def _at_hand(self, exchange: Exchange, head: RequestHead) -> WarmAnswer | None:
+        match exchange.endpoint:
+            case Ping():
+                return self._known_ping(exchange, head)
+            case Blob() as blob:
+                file = self._blobs.stored(blob, Read.of_head(head))
+                return (
+                    None
+                    if file is None
+                    else _answer(exchange, file.status, file.fields, file.body or b"", file.length_bytes)
+                )
+            case Manifest() as manifest:
+                served = self._manifests.warm(exchange, manifest, Read.of_head(head))
+                return (
+                    None
+                    if served is None
+                    else _answer(exchange, served.status, served.fields, served.body, served.length_bytes)
+                )
+            case _:
+                return None
+
+    def _known_ping(self, exchange: Exchange, head: RequestHead) -> WarmAnswer | None:
+        """Answer a ping that proves nothing: a password in it is to be checked by the registry."""
+        known = self._ping.warm(exchange.registry)
+        if known is None or head.method != "GET" or head.field("authorization") is not None:
+            return None
+        exchange.cache_status = CacheStatus.NONE
+        return _answer(exchange, known.status, passed_on(known), known.body, None)
+
+
+def _answer(
+    exchange: Exchange, status: int, fields: Mapping[str, str], content: bytes | FileBody, length_bytes: int | None
+) -> WarmAnswer:
+    """Add what every answer has; `length_bytes` is None when the content is all there is."""
+    length = content.length_bytes if isinstance(content, FileBody) else len(content)
+    described = {"content-length": str(length if length_bytes is None else length_bytes)}
+    return WarmAnswer(status, {**fields, **described, **cache_fields(exchange)}, content, exchange)
