@@ -76,6 +76,7 @@ class Certificates:
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         # pyOpenSSL sets it: SSL_write would return after each record of 16 KiB, and take the GIL back.
         context.clear_mode(SSL_MODE_ENABLE_PARTIAL_WRITE)
+        context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # 34 kB less for a connection that waits
         context.set_alpn_select_callback(_http_1_1)
         context.use_certificate(leaf)
         context.use_privatekey(self._key)

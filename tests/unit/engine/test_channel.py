@@ -5,13 +5,21 @@ import random
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from regproxy.engine import channel as channel_module
 from regproxy.engine.authority import Authority
 from regproxy.engine.certificates import Certificates
-from regproxy.engine.channel import CHUNK_BYTES, Channel, FileShrankError, PlainChannel, TlsChannel
+from regproxy.engine.channel import (
+    CHUNK_BYTES,
+    SLOW_CHUNK_BYTES,
+    Channel,
+    FileShrankError,
+    PlainChannel,
+    TlsChannel,
+)
 from unit.engine.test_certificates import now
 from unit.engine.tls_pair import TlsClient, accept, pending, shake_hands
 
@@ -176,3 +184,54 @@ def test_the_room_for_tls_is_enough(certificates: Certificates, authority: Autho
         TlsChannel(ours.fileno(), server).push(fd, 0, CHUNK_BYTES)
 
         assert pending(server) == b""
+
+
+class TestChunks:
+    """A slow client's connection keeps one small chunk; a client that keeps up gets large ones."""
+
+    @pytest.fixture
+    def chunks(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Return the sizes of what is read from the file, as they come."""
+        sizes: list[int] = []
+
+        def pread(fd: int, size: int, position: int) -> bytes:
+            sizes.append(size)
+            return os.pread(fd, size, position)
+
+        monkeypatch.setattr(channel_module, "os", SimpleNamespace(pread=pread, write=os.write))
+        return sizes
+
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+        """Return the time that turns are judged by."""
+        turned = SimpleNamespace(now_s=100.0)
+        monkeypatch.setattr(channel_module, "time", SimpleNamespace(monotonic=lambda: turned.now_s))
+        return turned
+
+    @pytest.mark.parametrize("line", ["TLS 1.3"], indirect=True)
+    @pytest.mark.parametrize(("pause_s", "expected"), [(10.0, SLOW_CHUNK_BYTES), (0.0001, CHUNK_BYTES)])
+    def test_the_chunk_follows_the_client(
+        self, line: Line, fd: int, chunks: list[int], clock: SimpleNamespace, pause_s: float, expected: int
+    ) -> None:
+        """Judged by what it took from one turn to the next."""
+        pushed = line.channel.push(fd, 0, len(CONTENT))
+        assert pushed.blocked
+        assert set(chunks) == {SLOW_CHUNK_BYTES}
+        clock.now_s += pause_s
+        line.drain()
+        chunks.clear()
+
+        line.channel.push(fd, pushed.position, len(CONTENT))
+
+        assert set(chunks) == {expected}
+
+    @pytest.mark.parametrize("line", ["TLS 1.3"], indirect=True)
+    def test_a_client_that_takes_much_at_once_is_fast(
+        self, line: Line, fd: int, chunks: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Without a pause to judge by."""
+        monkeypatch.setattr(channel_module, "BURST_BYTES", SLOW_CHUNK_BYTES)
+
+        line.channel.push(fd, 0, len(CONTENT))
+
+        assert chunks[:2] == [SLOW_CHUNK_BYTES, CHUNK_BYTES]
