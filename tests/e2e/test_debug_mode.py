@@ -1,6 +1,7 @@
 """Debug mode: every request is seen in mitmweb, by those who have the password, without a secret, and nobody else."""
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from lab.addresses import Address
 from lab.browser import Browser
 from lab.fixtures import MakeImage, StartProxy
 from lab.http_client import Response
+from lab.image import make_image
 from lab.lab import Lab
 from lab.programs import Program
 from lab.proxy import Proxy
@@ -37,14 +39,33 @@ MACHINE_NAMES = ("127.0.0.1", "[::1]", "localhost", "0.0.0.0", "[::]", "[::ffff:
 BASIC = base64.b64encode(f"alice:{LAB_PASSWORD}".encode()).decode()
 
 
-def debug_proxy(lab: Lab, start_proxy: StartProxy, settings: Mapping[str, str] | None = None) -> Proxy:
+def own_host(lab: Lab, number: int = 40) -> str:
+    """Return an address of the lab's block that no server of it has."""
+    return f"{lab.noauth.address.host.rpartition('.')[0]}.{number}"
+
+
+def debug_proxy(
+    lab: Lab, start_proxy: StartProxy, settings: Mapping[str, str] | None = None, *, host_number: int = 40
+) -> Proxy:
     """Return a proxy in debug mode, not started, at an address of its own: the ports of the interface are fixed."""
     proxy = start_proxy({"DEBUG": "true", **(settings or {})}, start=False)
-    host = lab.addresses["noauth.lab.test"].host.rpartition(".")[0] + ".40"
+    host = own_host(lab, host_number)
     proxy.address = Address(host, proxy.address.port)
     proxy.settings.setdefault("DEBUG_PASSWORD", PASSWORD)
     proxy.settings["LISTEN_HOST"] = host
     return proxy
+
+
+@contextlib.contextmanager
+def class_proxy(lab: Lab, directory: Path, settings: Mapping[str, str] | None = None) -> Iterator[Proxy]:
+    """Yield a running proxy in debug mode for the tests of a class."""
+
+    def make(settings: Mapping[str, str] | None = None, *, start: bool = True) -> Proxy:
+        proxy = lab.proxy(directory / "proxy", settings)
+        return proxy.start() if start else proxy
+
+    with debug_proxy(lab, make, settings, host_number=41) as running:
+        yield running
 
 
 def ask_web(
@@ -195,7 +216,8 @@ class TestSecrets:
         own_login = f"alice:{LAB_PASSWORD}"
         proxy.skopeo("own").pull(f"{lab.basic.name}/private/debug:latest", tmp_path / "own", credentials=own_login)
         proxy.skopeo("token").pull(f"{lab.token.name}/private/debug:latest", tmp_path / "token")
-        proxy.skopeo("redirect").pull(f"{lab.redirect.name}/private/debug:latest", tmp_path / "redirect")
+        lab.push(build_image("another"), "private/redirected")
+        proxy.skopeo("redirect").pull(f"{lab.redirect.name}/private/redirected:latest", tmp_path / "redirect")
         form = f"grant_type=password&service=token.lab.test&client_id=x&username=alice&password={LAB_PASSWORD}"
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Cookie": "session=hunter2"}
         proxy.client().request("POST", "https://auth.lab.test/token", headers, form.encode())
@@ -206,7 +228,7 @@ class TestSecrets:
         for flow in flows:
             for message in ("request", "response"):
                 pages.append(ask_web(proxy, f"/flows/{flow['id']}/{message}/content/auto").body.decode())
-        seen = "\n".join(pages)
+        seen = "\n".join(pages).replace(str(tmp_path), "")  # it has this test's name
 
         for masked in ("Basic ***", "Bearer ***", "verify=***", "expires=***", "service=token.lab.test"):
             assert masked in seen, masked
@@ -221,17 +243,13 @@ class TestSecrets:
             "access_token",
             "alice",
         )
-        assert [secret for secret in secrets if secret in seen.replace("/v2/private", "")] == []
+        assert [secret for secret in secrets if secret in seen] == []
         assert re.findall(r"(?:Basic|Bearer) (?!\*\*\*|realm)\S+", seen) == []
 
     def as_curl(self, proxy: Proxy, flow_id: str) -> str:
         """Return what the interface's "copy as curl" gives."""
-        cookie_page = ask_web(proxy, "/")
-        cookies = [cookie.partition(";")[0] for cookie in cookie_page.headers.get_all("Set-Cookie") or []]
-        answer = ask_web(proxy, "/state")
-        cookies += [cookie.partition(";")[0] for cookie in answer.headers.get_all("Set-Cookie") or []]
-        token = next((each.partition("=")[2] for each in cookies if "xsrf" in each), "")
-        headers = {"Content-Type": "application/json", "Cookie": "; ".join(cookies), "X-XSRFToken": token}
+        forged = "00" * 16  # the interface compares field and cookie
+        headers = {"Content-Type": "application/json", "Cookie": f"_mitmproxy_xsrf={forged}", "X-XSRFToken": forged}
         body = json.dumps({"arguments": ["curl", f"@{flow_id}"]})
         exported = ask_web(proxy, "/commands/export", method="POST", headers=headers, body=body)
         assert exported.status == 200, exported.body
@@ -253,43 +271,53 @@ class TestSecrets:
         assert {flow.request.raw_content for flow in flows} == {None}
 
 
-class TestPassword:
-    @pytest.fixture
-    def proxy(self, lab: Lab, start_proxy: StartProxy, build_image: MakeImage, tmp_path: Path) -> Proxy:
-        """Start a proxy that makes its own password, and pull through it."""
-        lab.push(build_image(), "debug/hidden")
-        proxy = debug_proxy(lab, start_proxy)
-        del proxy.settings["DEBUG_PASSWORD"]
-        proxy.start()
-        proxy.skopeo().pull(f"{lab.noauth.name}/debug/hidden:latest", tmp_path / "pulled")
-        return proxy
+def made_passwords(proxy: Proxy) -> list[str]:
+    """Return the passwords that it has made and printed."""
+    return re.findall(r"\?token=([\w-]+)", proxy.log)
 
-    def test_one_is_made_at_start_and_printed_once(self, proxy: Proxy) -> None:
+
+@pytest.fixture(scope="class")
+def closed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """Yield a proxy that makes its own password, with a pull in its list."""
+    directory = tmp_path_factory.mktemp("password")
+    lab.push(make_image(directory / "image", seed="hidden", layers=1, layer_bytes=1000), "debug/hidden")
+    with class_proxy(lab, directory, {"DEBUG_PASSWORD": ""}) as running:
+        running.skopeo().pull(f"{lab.noauth.name}/debug/hidden:latest", directory / "pulled")
+        yield running
+
+
+class TestPassword:
+    def test_one_is_made_at_start_and_printed_once(self, closed: Proxy) -> None:
         """It opens the interface, is no process argument, and is in neither the event log nor the access log."""
-        (password,) = re.findall(r"\?token=(\S+)", proxy.log)
-        assert proxy.log.count(password) == 1
+        (password,) = made_passwords(closed)
+        assert closed.log.count(password) == 1
         assert len(password) >= 32
-        assert ask_web(proxy, f"/?token={password}", password=None).status == 200
-        arguments = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in proxy.pids())
+        assert ask_web(closed, f"/?token={password}", password=None).status == 200
+        arguments = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in closed.pids())
         assert password.encode() not in arguments
         for page in ("/events", "/options"):
-            assert password not in ask_web(proxy, page, password=password).body.decode()
-        ask_web(proxy, f"/flows/x?token={password}", password=None)
-        ask_web(proxy, f"/?token={password}", method="POST", password=None, body="")
-        assert proxy.log.count(password) == 1
-        proxy.restart()
-        assert len(set(re.findall(r"\?token=(\S+)", proxy.log))) == 2
+            assert password not in ask_web(closed, page, password=password).body.decode()
+        ask_web(closed, f"/flows/x?token={password}", password=None)
+        ask_web(closed, f"/?token={password}", method="POST", password=None, body="")
+        assert closed.log.count(password) == 1
+
+    def test_each_start_makes_another(self, lab: Lab, start_proxy: StartProxy) -> None:
+        """Who has read an old log does not get in."""
+        proxy = debug_proxy(lab, start_proxy, {"DEBUG_PASSWORD": ""}).start().restart()
+        first, second = made_passwords(proxy)
+        assert ask_web(proxy, "/flows", password=first).status == 403
+        assert ask_web(proxy, "/flows", password=second).status == 200
 
     @pytest.mark.parametrize(
         "target",
         ["/", "/flows", "/flows.json", "/flows/dump", "/events", "/options", "/state", "/commands", "/updates"],
     )
     @pytest.mark.parametrize("password", [None, "wrong", ""], ids=["none", "wrong", "empty"])
-    def test_without_it_nothing_is_seen(self, proxy: Proxy, target: str, password: str | None) -> None:
+    def test_without_it_nothing_is_seen(self, closed: Proxy, target: str, password: str | None) -> None:
         """Every page is 403 and names no repository; the stream of events does not open."""
         headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
         headers["Sec-WebSocket-Key"] = "MDEyMzQ1Njc4OWFiY2RlZg=="
-        answer = ask_web(proxy, target, password=password, headers=headers if target == "/updates" else None)
+        answer = ask_web(closed, target, password=password, headers=headers if target == "/updates" else None)
         assert answer.status == 403
         assert b"debug/hidden" not in answer.body
 
@@ -302,6 +330,13 @@ class TestPassword:
         assert ask_web(proxy, "/flows", password="wrong").status == 403
         assert PASSWORD not in proxy.log
         assert f"http://{proxy.address.host}:{WEB_PORT}/" in proxy.log
+
+
+@pytest.fixture(scope="class")
+def showing(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """Yield one proxy for the class: nothing that is asked of it does anything."""
+    with class_proxy(lab, tmp_path_factory.mktemp("showing")) as running:
+        yield running
 
 
 class TestOnlyShowing:
@@ -327,25 +362,13 @@ class TestOnlyShowing:
         options = json.loads(ask_web(showing, "/options").body)
         assert options["ssl_insecure"]["value"] is False
 
-    @pytest.fixture(scope="class")
-    def showing(self, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-        """Yield one proxy for the class: nothing that is asked of it does anything."""
-        proxies: list[Proxy] = []
-
-        def start_one(settings: Mapping[str, str] | None = None, *, start: bool = True) -> Proxy:
-            proxies.append(lab.proxy(tmp_path_factory.mktemp("showing"), settings))
-            return proxies[-1].start() if start else proxies[-1]
-
-        yield debug_proxy(lab, start_one).start()
-        proxies[0].close()
-
 
 class TestThroughTheProxy:
     """CVE-2025-23217: the interface trusted this machine, and the proxy is on this machine."""
 
     def test_the_interface_is_not_reached_through_the_proxy(self, lab: Lab, start_proxy: StartProxy) -> None:
         """CONNECT and absolute requests to it are refused under every name, also those that the operator trusts."""
-        own = lab.addresses["noauth.lab.test"].host.rpartition(".")[0] + ".40"
+        own = own_host(lab)
         proxy = debug_proxy(lab, start_proxy, {"DEBUG_HUB": "true"})
         proxy.settings["TRUSTED_HOSTS"] += f" {own} localhost me.lab.test web.lab.test"
         proxy.settings["UPSTREAM_MAPPINGS"] += f" me.lab.test={own} web.lab.test={own}:{WEB_PORT}"
@@ -397,6 +420,7 @@ class TestPrograms:
         bare = Program("mitmdump", command, tmp_path, environment=environment, listens_on=proxy.address)
         try:
             bare.start()
+            assert bare.stop() == 0
             assert "DEBUG and DEBUG_HUB need mitmweb" in bare.log_text()
         finally:
             bare.kill()
