@@ -180,7 +180,11 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         secret=True,
         meaning="Password of the web interface; at least 8 characters",
     ),
-    Setting(variable="DEBUG_PASSWORD_FILE", meaning="File with the password of the web interface"),
+    Setting(
+        variable="DEBUG_PASSWORD_FILE",
+        in_yaml="",
+        meaning="File with the password of the web interface",
+    ),
     Setting(
         variable="DEBUG_NGINX", default="false", meaning="`true`: log at level DEBUG (the name is the predecessor's)"
     ),
