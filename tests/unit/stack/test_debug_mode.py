@@ -30,16 +30,28 @@ def exchange(path: str, request_class: RequestClass, status: CacheStatus, error:
 @pytest.mark.parametrize(
     ("path", "request_class", "status", "error", "comment"),
     [
-        (f"/v2/a/b/blobs/{DIGEST}", "blob-by-digest", CacheStatus.HIT, None, "HIT blob-by-digest quay.io/a/b"),
-        ("/v2/a/manifests/t", "manifest-default", CacheStatus.MISS, None, "MISS manifest-default quay.io/a:t"),
+        (
+            f"/v2/a/b/blobs/{DIGEST}",
+            RequestClass.BLOB_BY_DIGEST,
+            CacheStatus.HIT,
+            None,
+            "HIT blob-by-digest quay.io/a/b",
+        ),
+        (
+            "/v2/a/manifests/t",
+            RequestClass.MANIFEST_DEFAULT,
+            CacheStatus.MISS,
+            None,
+            "MISS manifest-default quay.io/a:t",
+        ),
         (
             f"/v2/a/manifests/{DIGEST}",
-            "manifest-by-digest",
+            RequestClass.MANIFEST_BY_DIGEST,
             CacheStatus.STALE,
             "timed out",
             f"STALE manifest-by-digest quay.io/a@{DIGEST}: timed out",
         ),
-        ("/v2/", "unknown", CacheStatus.NONE, None, "unknown quay.io"),
+        ("/v2/", RequestClass.UNKNOWN, CacheStatus.NONE, None, "unknown quay.io"),
     ],
 )
 def test_the_comment_says_what_the_cache_did_with_what(
@@ -63,7 +75,7 @@ def test_every_status_has_a_marker_that_mitmproxy_knows() -> None:
 def test_an_error_has_the_marker_of_errors() -> None:
     """Whatever the cache did before."""
     original = tflow.tflow()
-    hit = exchange("/v2/", "unknown", CacheStatus.HIT)
+    hit = exchange("/v2/", RequestClass.UNKNOWN, CacheStatus.HIT)
     assert marker_of(original, hit) == MARKERS[CacheStatus.HIT]
 
     original.error = flow.Error("cut")
