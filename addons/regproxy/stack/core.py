@@ -29,7 +29,7 @@ class Core:
     def configure(self, settings: Settings) -> None:
         """Set what was asked for."""
         self._settings = settings
-        self.own_ports = {settings.listen_port, *settings.debug_ports}
+        self.own_ports = {settings.listen_port}
 
     def start(self, store: Store, upstream: Upstream, authority: Authority) -> None:
         """Set what was opened: from now on requests can be answered."""
