@@ -19,10 +19,11 @@ from mitmproxy.io import FlowReader
 
 from lab.addresses import Address
 from lab.browser import Browser
-from lab.fixtures import MakeImage, StartProxy
-from lab.http_client import Response
+from lab.fixtures import MakeImage, StartOrigin, StartProxy
+from lab.http_client import Client, ProxyRoute, Response
 from lab.image import make_image
 from lab.lab import Lab
+from lab.origin import Reply
 from lab.programs import Program
 from lab.proxy import Proxy
 from lab.raw_http import ask, parse_response
@@ -428,6 +429,20 @@ class TestPrograms:
             assert "DEBUG and DEBUG_HUB need mitmweb" in bare.log_text()
         finally:
             bare.kill()
+
+    @pytest.mark.parametrize("debug", ["false", "true"], ids=["mitmdump", "mitmweb"])
+    @pytest.mark.parametrize("debug_nginx", ["false", "true"])
+    def test_debug_nginx_is_the_level_debug_in_both_programs(
+        self, lab: Lab, start_proxy: StartProxy, start_origin: StartOrigin, debug: str, debug_nginx: str
+    ) -> None:
+        """A line of mitmproxy about the end of a tunnel has that level; it is printed with the setting only."""
+        edge = start_origin("edge.lab.test")
+        edge.serve("/page", Reply(b"untouched"))
+        proxy = debug_proxy(lab, start_proxy, {"DEBUG": debug, "DEBUG_NGINX": debug_nginx}).start()
+        client = Client(ProxyRoute(proxy.address, lab.pki.ca_file))
+        assert client.get("https://edge.lab.test/page").body == b"untouched"
+        proxy.stop()
+        assert ("half-closing" in proxy.log) == (debug_nginx == "true")
 
     def test_a_port_in_use_is_told(self, lab: Lab, start_proxy: StartProxy) -> None:
         """One line names port and setting, as for the proxy's own port."""
