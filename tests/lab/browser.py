@@ -20,18 +20,17 @@ _FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--window-size=1200,640",
 )
 _WAIT_S = 20.0
 
 
 class Browser:
-    """Close it, or use it as a context manager. `profile` is a new directory for its files."""
+    """To be closed. `profile` is a new directory for its files; `size` in pixels: a list has only the rows one sees."""
 
-    def __init__(self, profile: Path) -> None:
+    def __init__(self, profile: Path, *, size: tuple[int, int] = (1200, 2000)) -> None:
         options = ChromeOptions()
         options.binary_location = find_program("chromium")
-        for flag in (*_FLAGS, f"--user-data-dir={profile}"):
+        for flag in (*_FLAGS, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}"):
             options.add_argument(flag)
         self._driver = Chrome(options=options, service=Service(find_program("chromedriver")))
 
