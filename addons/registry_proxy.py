@@ -20,8 +20,8 @@ What happens to one pull, from `CONNECT` to the last byte:
 
 Steps 2 to 10 of a warm read, where nothing has to wait, are done without mitmproxy's hooks by `warm_shortcut`.
 
-The list below is that order. It is the order of every hook, responses too. In debug mode (mitmweb) the shortcut is off and
-`debug_mode` comes last, which shows every request.
+The list below is that order. It is the order of every hook, responses too. In debug mode (mitmweb) the shortcut is off,
+and `debug_mode`, which shows every request, comes last.
 """
 
 from regproxy.engine.certificates import Certificates

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -37,6 +38,11 @@ HUB_WEB_PORT = 8082
 PASSWORD = "correct horse battery staple"
 LAB_PASSWORD = "secret"  # alice's
 MACHINE_NAMES = ("127.0.0.1", "[::1]", "localhost", "0.0.0.0", "[::]", "[::ffff:127.0.0.1]", "127.1")  # noqa: S104
+OWN_PAGE = {  # the interface compares field and cookie
+    "Content-Type": "application/json",
+    "Cookie": f"_mitmproxy_xsrf={'00' * 16}",
+    "X-XSRFToken": "00" * 16,
+}
 BASIC = base64.b64encode(f"alice:{LAB_PASSWORD}".encode()).decode()
 
 
@@ -249,10 +255,8 @@ class TestSecrets:
 
     def as_curl(self, proxy: Proxy, flow_id: str) -> str:
         """Return what the interface's "copy as curl" gives."""
-        forged = "00" * 16  # the interface compares field and cookie
-        headers = {"Content-Type": "application/json", "Cookie": f"_mitmproxy_xsrf={forged}", "X-XSRFToken": forged}
         body = json.dumps({"arguments": ["curl", f"@{flow_id}"]})
-        exported = ask_web(proxy, "/commands/export", method="POST", headers=headers, body=body)
+        exported = ask_web(proxy, "/commands/export", method="POST", headers=OWN_PAGE, body=body)
         assert exported.status == 200, exported.body
         return str(json.loads(exported.body)["value"])
 
@@ -367,6 +371,16 @@ class TestOnlyShowing:
         options = json.loads(ask_web(showing, "/options").body)
         assert options["ssl_insecure"]["value"] is False
 
+    def test_the_list_can_be_emptied(self, lab: Lab, start_proxy: StartProxy) -> None:
+        """Which makes the next pull easy to see."""
+        proxy = debug_proxy(lab, start_proxy).start()
+        proxy.client().get(f"https://{lab.noauth.name}/v2/")
+        assert len(shown_flows(proxy)) == 1
+        assert ask_web(proxy, "/clear", method="POST", headers=OWN_PAGE, body="").status in (200, 204)
+        assert shown_flows(proxy) == []
+        proxy.client().get(f"https://{lab.noauth.name}/v2/")
+        assert len(shown_flows(proxy)) == 1
+
 
 class TestThroughTheProxy:
     """CVE-2025-23217: the interface trusted this machine, and the proxy is on this machine."""
@@ -416,6 +430,25 @@ class TestPrograms:
             assert bare.stop() == 0
         finally:
             bare.kill()
+
+    def test_a_second_port_in_use_ends_mitmweb_with_a_line(
+        self, lab: Lab, start_proxy: StartProxy, tmp_path: Path
+    ) -> None:
+        """By hand nothing looks at the ports before the start."""
+        proxy = debug_proxy(lab, start_proxy, {"DEBUG_HUB": "true"})
+        environment = {"PATH": os.defpath, "HOME": str(tmp_path), "LANG": "C.UTF-8", **proxy.settings}
+        with socket.create_server((proxy.address.host, HUB_WEB_PORT)):
+            ended = subprocess.run(
+                [str(MITMWEB), "-s", str(ENTRY)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+        assert ended.returncode == 1
+        assert "port 8082, the second of the web interface: Address already in use" in ended.stderr
 
     def test_mitmdump_says_that_it_cannot(self, lab: Lab, start_proxy: StartProxy, tmp_path: Path) -> None:
         """A setting without effect is not passed over in silence."""

@@ -64,7 +64,10 @@ class DebugMode:
     def open(self) -> None:
         """Open the second port, and print once where the interface is and how to get in. Raises OSError."""
         for port in self.ports - {ctx.options.web_port}:
-            self._second_server = listen_too(self._master, ctx.options.web_host, port)
+            try:
+                self._second_server = listen_too(self._master, ctx.options.web_host, port)
+            except OSError as error:
+                raise OSError(f"port {port}, the second of the web interface: {error.strerror or error}") from error
         host = ctx.options.web_host or "127.0.0.1"
         url = f"http://{f'[{host}]' if ':' in host else host}:{ctx.options.web_port}/"
         way_in = (
