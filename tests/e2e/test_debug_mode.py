@@ -360,6 +360,7 @@ class TestOnlyShowing:
             ("PUT", "/flows/00000000-0000-0000-0000-000000000000"),
             ("POST", "/flows/00000000-0000-0000-0000-000000000000/replay"),
             ("GET", "/processes"),
+            ("GET", "/flows/00000000-0000-0000-0000-000000000000/request/content.data"),
             ("GET", "/executable-icon?path=/bin/sh"),
         ],
     )

@@ -1,8 +1,7 @@
 """What mitmweb's list of flows gets: masked copies without bodies, and no more than a fixed number of them.
 
-The flow that mitmproxy works on is what goes upstream, so it is neither shown nor changed: whatever is seen, exported
-or edited in the web interface is a copy that nothing acts on. Measured: 2000 flows take
-11 MiB, and 6000 more add less than one.
+The flow that mitmproxy works on is what goes upstream, so it is neither shown nor changed: what is seen and exported is
+a copy that nothing acts on. Measured: 2000 flows take 11 MiB, and 6000 more add less than one.
 """
 
 from collections import deque

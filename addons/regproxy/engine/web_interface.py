@@ -30,9 +30,8 @@ _READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _ALLOWED_CHANGES = frozenset({("POST", "/"), ("POST", "/clear"), ("POST", "/commands/export")})
 """To log in, to empty the list, and to show a flow as a curl command, which mitmweb asks for by POST."""
 
-_HIDDEN_PATHS = re.compile(r"/(processes|executable-icon)\b")
-"""What else runs on this machine is no part of the traffic."""
-
+_HIDDEN_PATHS = re.compile(r"/processes|/executable-icon|/flows/.*/content\.data")
+"""What else runs on this machine, and bodies to download: there are none, and mitmweb fails over that."""
 
 _TORNADO_LOGGERS = ("tornado.access", "tornado.application", "tornado.general")
 
@@ -72,7 +71,7 @@ class _Refusal(tornado.web.RequestHandler):
 def secure(master: WebMaster, password: str) -> None:
     """Let nobody in without the password, and let those who are in do nothing but look.
 
-    mitmweb keeps a hash in its options, which it shows; a hash made cheaply, for each page without a cookie costs one.
+    mitmweb shows its options, so what it gets is a hash; a cheap one, for every request without a cookie costs one.
     """
     hasher = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
     master.options.update(web_password=hasher.hash(password))

@@ -69,8 +69,10 @@ class Startup:
             return
         announce(debug=settings.debug_nginx)
         self._core.configure(settings)
-        known = ctx.options.keys()  # mitmweb lacks some that mitmdump has
-        ctx.options.update(**{key: value for key, value in mitmproxy_options(settings).items() if key in known})
+        told = mitmproxy_options(settings)
+        if "flow_detail" not in ctx.options:
+            del told["flow_detail"]  # of mitmdump's own addon
+        ctx.options.update(**told)
         if ctx.master.addons.get("webauth") is not None:
             self._debug_mode = _debug_mode(settings)
             self._core.own_ports |= self._debug_mode.ports
