@@ -1,7 +1,6 @@
-"""Debug mode: every request is seen in mitmweb, by those who have the password, without a secret, and nobody else."""
+"""Debug mode: every request is seen in mitmweb, without secrets and bodies."""
 
 import base64
-import contextlib
 import json
 import os
 import re
@@ -9,109 +8,37 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from http.client import HTTPConnection
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
 
-from lab.addresses import Address
 from lab.browser import Browser
+from lab.debug_mode import (
+    DEBUG_PASSWORD,
+    HUB_WEB_PORT,
+    OWN_PAGE,
+    WEB_PORT,
+    ask_web,
+    debug_proxy,
+    shown_flows,
+    wait_for_comment,
+)
 from lab.fixtures import MakeImage, StartOrigin, StartProxy
-from lab.http_client import Client, ProxyRoute, Response
-from lab.image import make_image
+from lab.http_client import Client, ProxyRoute
 from lab.lab import Lab
 from lab.origin import Reply
 from lab.programs import Program
 from lab.proxy import Proxy
-from lab.raw_http import ask, parse_response
 
 pytestmark = pytest.mark.e2e
 
 MITMWEB = Path(sys.executable).with_name("mitmweb")
 ENTRY = Path(__file__).parents[2] / "addons/registry_proxy.py"
-WEB_PORT = 8081
-HUB_WEB_PORT = 8082
-PASSWORD = "correct horse battery staple"
 LAB_PASSWORD = "secret"  # alice's
-MACHINE_NAMES = ("127.0.0.1", "[::1]", "localhost", "0.0.0.0", "[::]", "[::ffff:127.0.0.1]", "127.1")  # noqa: S104
-OWN_PAGE = {  # the interface compares field and cookie
-    "Content-Type": "application/json",
-    "Cookie": f"_mitmproxy_xsrf={'00' * 16}",
-    "X-XSRFToken": "00" * 16,
-}
 BASIC = base64.b64encode(f"alice:{LAB_PASSWORD}".encode()).decode()
-
-
-def own_host(lab: Lab, number: int = 40) -> str:
-    """Return an address of the lab's block that no server of it has."""
-    return f"{lab.noauth.address.host.rpartition('.')[0]}.{number}"
-
-
-def debug_proxy(
-    lab: Lab, start_proxy: StartProxy, settings: Mapping[str, str] | None = None, *, host_number: int = 40
-) -> Proxy:
-    """Return a proxy in debug mode, not started, at an address of its own: the ports of the interface are fixed."""
-    proxy = start_proxy({"DEBUG": "true", **(settings or {})}, start=False)
-    host = own_host(lab, host_number)
-    proxy.address = Address(host, proxy.address.port)
-    proxy.settings.setdefault("DEBUG_PASSWORD", PASSWORD)
-    proxy.settings["LISTEN_HOST"] = host
-    return proxy
-
-
-@contextlib.contextmanager
-def class_proxy(lab: Lab, directory: Path, settings: Mapping[str, str] | None = None) -> Iterator[Proxy]:
-    """Yield a running proxy in debug mode for the tests of a class."""
-
-    def make(settings: Mapping[str, str] | None = None, *, start: bool = True) -> Proxy:
-        proxy = lab.proxy(directory / "proxy", settings)
-        return proxy.start() if start else proxy
-
-    with debug_proxy(lab, make, settings, host_number=41) as running:
-        yield running
-
-
-def ask_web(
-    proxy: Proxy,
-    target: str,
-    *,
-    method: str = "GET",
-    password: str | None = PASSWORD,
-    headers: Mapping[str, str] | None = None,
-    body: str | None = None,
-    port: int = WEB_PORT,
-) -> Response:
-    """Return the interface's answer to one request, which has the password unless it is None."""
-    login = {} if password is None else {"Authorization": f"Bearer {password}"}
-    connection = HTTPConnection(proxy.address.host, port, timeout=20)
-    try:
-        connection.request(method, target, body, {**login, **(headers or {})})
-        with connection.getresponse() as response:
-            return Response(response.status, response.headers, response.read())
-    finally:
-        connection.close()
-
-
-def shown_flows(proxy: Proxy) -> list[dict[str, Any]]:
-    """Return the list of flows as the interface has it."""
-    flows = json.loads(ask_web(proxy, "/flows").body)
-    assert isinstance(flows, list)
-    return flows
-
-
-def wait_for_comment(proxy: Proxy, pattern: str) -> dict[str, Any]:
-    """Return the first flow with a comment like `pattern` whose answer has ended."""
-    deadline_s = time.monotonic() + 20
-    while time.monotonic() < deadline_s:
-        for flow in shown_flows(proxy):
-            if re.search(pattern, flow["comment"]) and flow.get("response", {}).get("timestamp_end"):
-                return flow
-        time.sleep(0.05)
-    raise AssertionError(f"no flow says {pattern!r}: {[flow['comment'] for flow in shown_flows(proxy)]}")
 
 
 @pytest.fixture
@@ -139,7 +66,7 @@ class TestBrowser:
         assert browser.texts("input[type=password]") == [""]
         assert "debug/seen" not in browser.source
 
-        browser.fill_in("input[type=password]", PASSWORD)
+        browser.fill_in("input[type=password]", DEBUG_PASSWORD)
         browser.wait_for_text("tr", "MISS blob-by-digest noauth.lab.test/debug/seen")
         assert not any("HIT blob" in row for row in browser.texts("tr"))
         proxy.skopeo("second").pull(reference, tmp_path / "second")
@@ -244,7 +171,7 @@ class TestSecrets:
             LAB_PASSWORD,
             "hunter2",
             "eyJ",
-            PASSWORD,
+            DEBUG_PASSWORD,
             "verify=GET",
             "verify=HEAD",
             "access_token",
@@ -274,137 +201,6 @@ class TestSecrets:
             flows = [flow for flow in FlowReader(stream).stream() if isinstance(flow, HTTPFlow)]
         assert "Basic ***" in {flow.request.headers.get("Authorization") for flow in flows}
         assert {flow.request.raw_content for flow in flows} == {None}
-
-
-def made_passwords(proxy: Proxy) -> list[str]:
-    """Return the passwords that it has made and printed, oldest first."""
-    return re.findall(r"shows the traffic at \S+\?token=([\w-]+)$", proxy.log, re.MULTILINE)
-
-
-@pytest.fixture(scope="class")
-def closed(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """Yield a proxy that makes its own password, with a pull in its list."""
-    directory = tmp_path_factory.mktemp("password")
-    lab.push(make_image(directory / "image", seed="hidden", layers=1, layer_bytes=1000), "debug/hidden")
-    with class_proxy(lab, directory, {"DEBUG_PASSWORD": ""}) as running:
-        running.skopeo().pull(f"{lab.noauth.name}/debug/hidden:latest", directory / "pulled")
-        yield running
-
-
-class TestPassword:
-    def test_one_is_made_at_start_and_printed_once(self, closed: Proxy) -> None:
-        """It opens the interface, is no process argument, and is in neither the event log nor the access log."""
-        (password,) = made_passwords(closed)
-        assert closed.log.count(password) == 1
-        assert len(password) >= 32
-        assert ask_web(closed, f"/?token={password}", password=None).status == 200
-        arguments = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in closed.pids())
-        assert password.encode() not in arguments
-        for page in ("/events", "/options"):
-            assert password not in ask_web(closed, page, password=password).body.decode()
-
-    def test_each_start_makes_another(self, lab: Lab, start_proxy: StartProxy) -> None:
-        """Who has read an old log does not get in."""
-        proxy = debug_proxy(lab, start_proxy, {"DEBUG_PASSWORD": ""}).start()
-        (first,) = made_passwords(proxy)
-        # both are refused, and told of in the log with their address
-        assert ask_web(proxy, f"/flows/x?token={first}", password=None).status == 404
-        assert ask_web(proxy, f"/?token={first}", method="POST", password=None, body="").status == 403
-        proxy.restart()
-        assert "404 GET /flows/x?token=*** " in proxy.log
-        assert proxy.log.count(first) == 1
-        _, second = made_passwords(proxy)
-        assert ask_web(proxy, "/flows", password=first).status == 403
-        assert ask_web(proxy, "/flows", password=second).status == 200
-
-    @pytest.mark.parametrize(
-        "target",
-        ["/", "/flows", "/flows.json", "/flows/dump", "/events", "/options", "/state", "/commands", "/updates"],
-    )
-    @pytest.mark.parametrize("password", [None, "wrong", ""], ids=["none", "wrong", "empty"])
-    def test_without_it_nothing_is_seen(self, closed: Proxy, target: str, password: str | None) -> None:
-        """Every page is 403 and names no repository; the stream of events does not open."""
-        headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
-        headers["Sec-WebSocket-Key"] = "MDEyMzQ1Njc4OWFiY2RlZg=="
-        answer = ask_web(closed, target, password=password, headers=headers if target == "/updates" else None)
-        assert answer.status == 403
-        assert b"debug/hidden" not in answer.body
-
-    def test_one_from_a_file_is_used_and_not_printed(self, lab: Lab, start_proxy: StartProxy, tmp_path: Path) -> None:
-        """As secrets of containers are: a file with a line end."""
-        file = tmp_path / "password"
-        file.write_text(f"{PASSWORD}\n")
-        proxy = debug_proxy(lab, start_proxy, {"DEBUG_PASSWORD": "", "DEBUG_PASSWORD_FILE": str(file)}).start()
-        assert ask_web(proxy, "/flows").status == 200
-        assert ask_web(proxy, "/flows", password="wrong").status == 403
-        assert PASSWORD not in proxy.log
-        assert f"http://{proxy.address.host}:{WEB_PORT}/" in proxy.log
-
-
-@pytest.fixture(scope="class")
-def showing(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """Yield one proxy for the class: nothing that is asked of it does anything."""
-    with class_proxy(lab, tmp_path_factory.mktemp("showing")) as running:
-        yield running
-
-
-class TestOnlyShowing:
-    @pytest.mark.parametrize(
-        ("method", "target"),
-        [
-            ("PUT", "/options"),
-            ("POST", "/commands/replay.client"),
-            ("POST", "/commands/export.file"),
-            ("POST", "/flows/dump"),
-            ("POST", "/flows/resume"),
-            ("PUT", "/flows/00000000-0000-0000-0000-000000000000"),
-            ("POST", "/flows/00000000-0000-0000-0000-000000000000/replay"),
-            ("GET", "/processes"),
-            ("GET", "/flows/00000000-0000-0000-0000-000000000000/request/content.data"),
-            ("GET", "/executable-icon?path=/bin/sh"),
-        ],
-    )
-    def test_nothing_can_be_done_from_the_interface(self, showing: Proxy, method: str, target: str) -> None:
-        """No replay, no edit, no option, no script, no file: also not for somebody with the password."""
-        body = json.dumps({"ssl_insecure": True})
-        answer = ask_web(showing, target, method=method, headers={"Content-Type": "application/json"}, body=body)
-        assert answer.status == 405
-        options = json.loads(ask_web(showing, "/options").body)
-        assert options["ssl_insecure"]["value"] is False
-
-    def test_the_list_can_be_emptied(self, lab: Lab, start_proxy: StartProxy) -> None:
-        """Which makes the next pull easy to see."""
-        proxy = debug_proxy(lab, start_proxy).start()
-        proxy.client().get(f"https://{lab.noauth.name}/v2/")
-        assert len(shown_flows(proxy)) == 1
-        assert ask_web(proxy, "/clear", method="POST", headers=OWN_PAGE, body="").status in (200, 204)
-        assert shown_flows(proxy) == []
-        proxy.client().get(f"https://{lab.noauth.name}/v2/")
-        assert len(shown_flows(proxy)) == 1
-
-
-class TestThroughTheProxy:
-    """CVE-2025-23217: the interface trusted this machine, and the proxy is on this machine."""
-
-    def test_the_interface_is_not_reached_through_the_proxy(self, lab: Lab, start_proxy: StartProxy) -> None:
-        """CONNECT and absolute requests to it are refused under every name, also those that the operator trusts."""
-        own = own_host(lab)
-        proxy = debug_proxy(lab, start_proxy, {"DEBUG_HUB": "true"})
-        proxy.settings["TRUSTED_HOSTS"] += f" {own} localhost me.lab.test web.lab.test"
-        proxy.settings["UPSTREAM_MAPPINGS"] += f" me.lab.test={own} web.lab.test={own}:{WEB_PORT}"
-        proxy.start()
-        assert ask_web(proxy, "/flows").status == 200
-        for port in (WEB_PORT, HUB_WEB_PORT):
-            for name in (own, *MACHINE_NAMES, "me.lab.test"):
-                authority = f"{name}:{port}"
-                head = f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode()
-                assert parse_response(ask(proxy.address, head)).status == 403, authority
-                answer = proxy.request("GET", f"http://{authority}/flows", {"Authorization": f"Bearer {PASSWORD}"})
-                assert answer.status in (403, 502), authority
-                assert b"mitmproxy" not in answer.body.lower(), authority
-        mapped = b"CONNECT web.lab.test:443 HTTP/1.1\r\nHost: web.lab.test:443\r\n\r\n"
-        assert parse_response(ask(proxy.address, mapped)).status == 403
-        assert proxy.request("GET", "http://web.lab.test/flows").status in (403, 502)
 
 
 class TestPrograms:
