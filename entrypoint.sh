@@ -1,5 +1,6 @@
 #!/bin/sh
-# Starts the proxy: checks the settings of the environment, then becomes mitmdump. Arguments are passed on to mitmdump.
+# Starts the proxy: checks the settings of the environment, then becomes mitmdump, or mitmweb in debug mode. Arguments
+# are passed on to it.
 # All settings reach the addon through the environment, so that no secret is ever an argument that `ps` shows.
 set -eu
 umask 077
@@ -25,5 +26,7 @@ python=$bin/python3
 # -P keeps the working directory off the module path: a file there must not replace a module.
 cache_directory=$(PYTHONPATH="$root/addons" "$python" -P -m regproxy.settings cache-directory) || exit "$?"
 
+program=$(PYTHONPATH="$root/addons" "$python" -P -m regproxy.settings program) || exit "$?"
+
 # The addon opens the port when it is ready to answer: without it, nothing listens.
-exec "$mitmdump" --set server=false --set termlog_verbosity=warn -s "$root/addons/registry_proxy.py" --set "confdir=$cache_directory/.mitmproxy" "$@"
+exec "$bin/$program" --set server=false --set termlog_verbosity=warn -s "$root/addons/registry_proxy.py" --set "confdir=$cache_directory/.mitmproxy" "$@"

@@ -15,6 +15,8 @@ from pathlib import Path
 from lab.addresses import Address
 
 DEBIAN_PACKAGES: Mapping[str, str] = {
+    "chromedriver": "chromium-driver",
+    "chromium": "chromium",
     "docker-registry": "docker-registry",
     "nginx": "nginx-light",
     "shellcheck": "shellcheck",

@@ -146,7 +146,7 @@ def test_root_installs_only_the_missing_packages(bare_path: Path, tmp_path: Path
     write_program(bare_path / "chmod", f'#!/bin/sh\nexec {shutil.which("chmod")} "$@"\n')
     write_program(bare_path / "apt-get", f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\ncat {tmp_path}/policy-rc.d\n')
     (bare_path / "cat").symlink_to(str(shutil.which("cat")))
-    for name in ("docker-registry", "nginx", "openssl"):
+    for name in ("chromedriver", "chromium", "docker-registry", "nginx", "openssl"):
         write_program(bare_path / name, "#!/bin/sh\n")
     done = start(script, cwd=tmp_path, PATH=str(bare_path))
 

@@ -18,6 +18,7 @@ import yarl
 
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
 from regproxy.origin.resolver import AddressForbiddenError, CheckedResolver
+from regproxy.origin.tracing import Observer, trace_config
 from regproxy.policy.freshness import ConnectionFailed, TimedOut
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
@@ -60,8 +61,9 @@ class UpstreamRequest:
 class Upstream:
     """The proxy's HTTP client. `open` and `close` belong to the running event loop."""
 
-    def __init__(self, options: UpstreamOptions) -> None:
+    def __init__(self, options: UpstreamOptions, observer: Observer | None = None) -> None:
         self._options = options
+        self._observer = observer
         self._resolver = CheckedResolver(
             options.mappings, options.listed, socket.AF_INET if options.ipv4_only else socket.AF_UNSPEC
         )
@@ -83,6 +85,7 @@ class Upstream:
             trust_env=False,
             read_bufsize=READ_BUFFER_BYTES,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+            trace_configs=[trace_config(self._observer)] if self._observer is not None else None,
         )
 
     async def close(self) -> None:

@@ -2,6 +2,7 @@
 
     check            (also without a command) say what is wrong with the settings of this environment
     cache-directory  the same, then print the cache directory
+    program          print which of mitmproxy's programs shall run: mitmweb in debug mode, else mitmdump
     table            print the README's table of all settings
 
 Errors and warnings go to standard error, one line each. Exit code 1 means that the proxy could not start.
@@ -28,11 +29,14 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
                 return 1
             sys.stdout.write(f"{settings.cache_directory}\n")
             return 0
+        case ["program"]:
+            sys.stdout.write("mitmweb\n" if load_settings(environ).debug_ports else "mitmdump\n")
+            return 0
         case ["table"]:
             sys.stdout.write("\n".join(markdown_rows()) + "\n")
             return 0
         case _:
-            sys.stderr.write("usage: python -m regproxy.settings [check | cache-directory | table]\n")
+            sys.stderr.write("usage: python -m regproxy.settings [check | cache-directory | program | table]\n")
             return 2
 
 

@@ -25,6 +25,8 @@ from regproxy.settings.table import BY_VARIABLE
 
 _HTTPS_PORT = 443
 
+_SHORTEST_PASSWORD = 8
+
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
     """Return the settings of the environment and of the YAML file that CONFIG_FILE names.
@@ -84,6 +86,7 @@ class _Reader:
             proxy_connect_read_timeout_s=self._time_s("PROXY_CONNECT_READ_TIMEOUT"),
             debug=self._flag("DEBUG"),
             debug_hub=self._flag("DEBUG_HUB"),
+            debug_password=self._debug_password(),
             debug_nginx=self._flag("DEBUG_NGINX"),
             warnings=tuple(self._warnings),
         )
@@ -127,6 +130,24 @@ class _Reader:
             except ValueError as error:
                 complaints.append(f"{raw.label}: entry {number} cannot be used: {_reason(word, error)}")
         return tuple(dict.fromkeys(parsed))
+
+    def _debug_password(self) -> str:
+        """Return DEBUG_PASSWORD, or the text of the file that DEBUG_PASSWORD_FILE names; empty if neither is set."""
+        password = self._value("DEBUG_PASSWORD", _parse_password)
+        file = self._optional_path("DEBUG_PASSWORD_FILE")
+        if file is None:
+            return password
+        if password:
+            self.errors.append("DEBUG_PASSWORD and DEBUG_PASSWORD_FILE: both are set, give one of them")
+            return password
+        try:
+            return _parse_password(file.read_text(encoding="utf-8").rstrip("\r\n"))
+        except OSError as error:
+            self.errors.append(f"DEBUG_PASSWORD_FILE={file}: {error.strerror}")
+        except ValueError as error:
+            reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+            self.errors.append(f"DEBUG_PASSWORD_FILE={file}: {reason}")
+        return ""
 
     def _registries(self, credentials: tuple[Credential, ...]) -> tuple[HostPattern, ...]:
         """Return REGISTRIES and the hosts of logins: a login of a host that is only tunnelled could not be used."""
@@ -176,6 +197,12 @@ class _Reader:
         except ValueError as error:
             self._warnings.append(self._sources.get(variable).problem(f"the tier is ignored: {error}"))
         return None
+
+
+def _parse_password(text: str) -> str:
+    if 0 < len(text) < _SHORTEST_PASSWORD:
+        raise ValueError(f"shorter than {_SHORTEST_PASSWORD} characters")
+    return text
 
 
 def _parse_host(text: str) -> HostPattern:

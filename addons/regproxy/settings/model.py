@@ -12,6 +12,9 @@ from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
 from regproxy.policy.tiers import Tier
 
+DEBUG_PORT = 8081
+DEBUG_HUB_PORT = 8082
+
 
 class SettingsError(ValueError):
     """Settings that cannot be used: `problems` has one line each, which names the variable, its value and the reason.
@@ -78,10 +81,17 @@ class Settings:
     proxy_connect_read_timeout_s: float
     """Longest silence in a blind tunnel."""
     debug: bool
-    """True: the web interface runs on port 8081."""
+    """True: the web interface runs on `DEBUG_PORT`."""
     debug_hub: bool
-    """True: upstream requests are logged or shown."""
+    """True: it shows our own upstream requests too, and runs on `DEBUG_HUB_PORT`."""
+    debug_password: str = field(repr=False)
+    """What lets people into the web interface; empty means that one is made at every start."""
     debug_nginx: bool
     """True: our own log level is DEBUG (the name is the predecessor's)."""
     warnings: tuple[str, ...]
     """One line for each setting that was read with doubt; no line contains a secret."""
+
+    @property
+    def debug_ports(self) -> tuple[int, ...]:
+        """The ports of the web interface; without one, the program is mitmdump."""
+        return (DEBUG_PORT,) * self.debug + (DEBUG_HUB_PORT,) * self.debug_hub

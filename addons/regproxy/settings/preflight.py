@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from regproxy.settings.model import Settings
+from regproxy.settings.model import DEBUG_HUB_PORT, DEBUG_PORT, Settings
 
 
 def find_problems(settings: Settings) -> tuple[str, ...]:
@@ -24,14 +24,25 @@ def find_problems(settings: Settings) -> tuple[str, ...]:
     Creates the cache directory, and the CA directory if a new CA is wanted, with mode 0700.
     """
     return (
-        *_port_problems(settings.listen_host, settings.listen_port),
+        *_port_problems(settings.listen_host, settings.listen_port, "set LISTEN_PORT"),
+        *_debug_port_problems(settings),
         *_directory_problems("CACHE_DIRECTORY", settings.cache_directory, settings.cache_directory, "the cache"),
         *_ca_problems(settings),
         *_bundle_problems(settings.upstream_ca_file),
     )
 
 
-def _port_problems(host: str, port: int) -> Iterator[str]:
+def _debug_port_problems(settings: Settings) -> Iterator[str]:
+    for port, variable in ((DEBUG_PORT, "DEBUG"), (DEBUG_HUB_PORT, "DEBUG_HUB")):
+        if port not in settings.debug_ports:
+            continue
+        if port == settings.listen_port:
+            yield f"LISTEN_PORT={port}: {variable}=true has its web interface there: use another port"
+        else:
+            yield from _port_problems(settings.listen_host, port, f"turn {variable} off")
+
+
+def _port_problems(host: str, port: int, remedy: str) -> Iterator[str]:
     try:
         # Without a host this gives the wildcard address of each family, as the proxy will listen on them.
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -44,7 +55,7 @@ def _port_problems(host: str, port: int) -> Iterator[str]:
         except OSError as error:
             if not host and error.errno in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
                 continue  # a machine without IPv6 listens on IPv4
-            yield _bind_problem(host, port, str(address[0]), error)
+            yield _bind_problem(host, port, str(address[0]), error, remedy)
             return
 
 
@@ -57,10 +68,10 @@ def _bind(family: int, address: tuple[object, ...]) -> None:
         sock.bind(address)
 
 
-def _bind_problem(host: str, port: int, address: str, error: OSError) -> str:
+def _bind_problem(host: str, port: int, address: str, error: OSError, remedy: str) -> str:
     match error.errno:
         case errno.EADDRINUSE:
-            return f"port {port} on {address} is in use: stop the other program or set LISTEN_PORT"
+            return f"port {port} on {address} is in use: stop the other program or {remedy}"
         case errno.EACCES:
             return f"LISTEN_PORT={port}: no permission to listen on this port: use one above 1023"
         case errno.EADDRNOTAVAIL:

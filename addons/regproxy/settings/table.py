@@ -167,9 +167,24 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
     Setting(
         variable="DEBUG",
         default="false",
-        meaning="`true`: show the traffic in a web interface on port 8081; no effect yet",
+        meaning="`true`: show the requests of clients in a web interface on port 8081",
     ),
-    Setting(variable="DEBUG_HUB", default="false", meaning="`true`: show requests to upstreams, too; no effect yet"),
+    Setting(
+        variable="DEBUG_HUB",
+        default="false",
+        meaning="`true`: show our own requests to upstreams, too; the interface is on port 8082 then",
+    ),
+    Setting(
+        variable="DEBUG_PASSWORD",
+        default_note="made at start and printed",
+        secret=True,
+        meaning="Password of the web interface; at least 8 characters",
+    ),
+    Setting(
+        variable="DEBUG_PASSWORD_FILE",
+        in_yaml="",
+        meaning="File with the password of the web interface",
+    ),
     Setting(
         variable="DEBUG_NGINX", default="false", meaning="`true`: log at level DEBUG (the name is the predecessor's)"
     ),

@@ -23,10 +23,13 @@ class Core:
         self._upstream: Upstream | None = None
         self._authority: Authority | None = None
         self._store_failed = False
+        self.own_ports: set[int] = set()
+        """The proxy's port and those of its web interface: what nobody may reach through the proxy."""
 
     def configure(self, settings: Settings) -> None:
         """Set what was asked for."""
         self._settings = settings
+        self.own_ports = {settings.listen_port}
 
     def start(self, store: Store, upstream: Upstream, authority: Authority) -> None:
         """Set what was opened: from now on requests can be answered."""

@@ -89,8 +89,8 @@ class Interception:
         return addresses
 
     def _is_own(self, address: str, port: int) -> bool:
-        """Whether an address is the proxy's own port on one of this machine's addresses."""
-        if port != self._core.settings.listen_port:
+        """Whether an address is one of the proxy's own ports on one of this machine's addresses."""
+        if port not in self._core.own_ports:
             return False
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -110,7 +110,8 @@ class Interception:
         is_listed_host = is_intercepted(host, port, settings.registries) or is_listed(
             host, port, settings.trusted_hosts
         )
-        if is_listed_host and find_mapping(host, settings.upstream_mappings) is None:
+        is_mapped = find_mapping(host, settings.upstream_mappings) is not None
+        if is_listed_host and not is_mapped and port not in self._core.own_ports:
             return
         try:
             connecting.server.address = (await self._tunnel_addresses(host, port))[0]

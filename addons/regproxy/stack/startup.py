@@ -9,6 +9,7 @@ import datetime as dt
 import logging
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from mitmproxy import ctx
 from mitmproxy.addonmanager import Loader
@@ -21,12 +22,16 @@ from regproxy.engine.registry_mode import MODE, FrontDoor
 from regproxy.engine.sender import BodySender
 from regproxy.engine.warm_connection import Reception
 from regproxy.origin.client import Upstream, UpstreamOptions
+from regproxy.origin.tracing import Observer
 from regproxy.settings import Settings, SettingsError, load_settings
 from regproxy.stack.announcements import announce
 from regproxy.stack.core import Core
 from regproxy.stack.warm_reads import WarmReads
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
+
+if TYPE_CHECKING:
+    from regproxy.stack.debug_mode import DebugMode
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +58,7 @@ class Startup:
         self._certificates = certificates
         self._sender = sender
         self._refused = False
+        self._debug_mode: DebugMode | None = None
 
     def load(self, loader: Loader) -> None:
         """Read the settings and set mitmproxy's options from them."""
@@ -64,7 +70,13 @@ class Startup:
             return
         announce(debug=settings.debug_nginx)
         self._core.configure(settings)
-        ctx.options.update(**mitmproxy_options(settings))
+        told = mitmproxy_options(settings)
+        if "flow_detail" not in ctx.options:
+            del told["flow_detail"]  # of mitmdump's own addon
+        ctx.options.update(**told)
+        if ctx.master.addons.get("webauth") is not None:
+            self._debug_mode = _debug_mode(settings)
+            self._core.own_ports |= self._debug_mode.ports
 
     def running(self) -> None:
         """Open CA, store and upstream client; the proxy is ready afterwards."""
@@ -84,9 +96,11 @@ class Startup:
                 settings.cert_password or None,
                 dt.datetime.now(dt.UTC),
             )
-            upstream = _open_upstream(settings)
+            upstream = _open_upstream(settings, self._debug_mode.observer if self._debug_mode else None)
             store = Store(settings.cache_directory, settings.cache_max_size_bytes, settings.cache_inactive_s)
             store.open()
+            if self._debug_mode is not None:
+                self._debug_mode.open()
         except (AuthorityError, StoreError, OSError) as error:
             self._refuse(str(error))
             return
@@ -94,13 +108,21 @@ class Startup:
         self._sender.stall_limit_s = settings.send_timeout_s
         self._core.start(store, upstream, authority)
         asyncio_utils.create_task(store.housekeeping(), name="store housekeeping", keep_ref=True)
-        if ctx.master.addons.get("view") is None:  # a user interface is to see every request, and needs its addons
-            self._open_front_door(settings)
-            remove_unused_addons(ctx.master.addons, ctx.options)
+        self._choose_road(settings)
         for warning in settings.warnings:
             logger.warning("%s", warning)
         logger.info("%s", summary(settings))
         asyncio_utils.create_task(_listen(), name="listen", keep_ref=True)
+
+    def _choose_road(self, settings: Settings) -> None:
+        """Leave mitmproxy's hooks out where that is possible: a user interface must see every request."""
+        if self._debug_mode is not None:
+            ctx.master.addons.add(self._debug_mode)
+        elif settings.debug_ports:
+            logger.warning("DEBUG and DEBUG_HUB need mitmweb: start entrypoint.sh, or mitmweb in the place of mitmdump")
+        if ctx.master.addons.get("webauth") is None and ctx.master.addons.get("view") is None:
+            self._open_front_door(settings)
+            remove_unused_addons(ctx.master.addons, ctx.options)
 
     def _open_front_door(self, settings: Settings) -> None:
         self._front_door.reception = Reception(
@@ -168,9 +190,15 @@ def _exit_soon() -> None:
     asyncio.get_running_loop().call_soon(sys.exit, 1)
 
 
-def _open_upstream(settings: Settings) -> Upstream:
+def _debug_mode(settings: Settings) -> "DebugMode":
+    from regproxy.stack.debug_mode import DebugMode  # noqa: PLC0415 - 3 MB that mitmdump does without
+
+    return DebugMode(settings)
+
+
+def _open_upstream(settings: Settings, observer: Observer | None) -> Upstream:
     """Return the HTTP client. Raises OSError that names the bundle if that cannot be used."""
-    upstream = Upstream(upstream_options(settings))
+    upstream = Upstream(upstream_options(settings), observer)
     try:
         upstream.open()
     except OSError as error:

@@ -82,10 +82,11 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("DEBUG", lambda s: s.debug, False, "true", True),
     ("DEBUG_HUB", lambda s: s.debug_hub, False, "true", True),
     ("DEBUG_NGINX", lambda s: s.debug_nginx, False, "true", True),
+    ("DEBUG_PASSWORD", lambda s: s.debug_password, "", "'a long one'", "a long one"),
 ]
 
 # Tested in their own way: the file, and the delimiters.
-TESTED_ELSEWHERE = {"CONFIG_FILE", "AUTH_REGISTRIES_DELIMITER", "AUTH_REGISTRY_DELIMITER"}
+TESTED_ELSEWHERE = {"CONFIG_FILE", "DEBUG_PASSWORD_FILE", "AUTH_REGISTRIES_DELIMITER", "AUTH_REGISTRY_DELIMITER"}
 
 
 @pytest.mark.parametrize(("variable", "pick", "default", "value", "expected"), GOOD, ids=[row[0] for row in GOOD])

@@ -1,0 +1,76 @@
+"""A headless Chromium for tests of pages that live from scripts."""
+
+from pathlib import Path
+
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
+
+from lab.programs import find_program
+
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",  # root, as in a container, may not use it
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--no-proxy-server",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+_WAIT_S = 20.0
+
+
+class Browser:
+    """To be closed. `profile` is a new directory for its files; `size` in pixels: a list has only the rows one sees."""
+
+    def __init__(self, profile: Path, *, size: tuple[int, int] = (1200, 2000)) -> None:
+        options = ChromeOptions()
+        options.binary_location = find_program("chromium")
+        for flag in (*_FLAGS, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}"):
+            options.add_argument(flag)
+        self._driver = Chrome(options=options, service=Service(find_program("chromedriver")))
+
+    def close(self) -> None:
+        """End the browser."""
+        self._driver.quit()
+
+    def open(self, url: str) -> None:
+        """Open a page."""
+        self._driver.get(url)
+
+    @property
+    def source(self) -> str:
+        """The page as it stands."""
+        return self._driver.page_source
+
+    def texts(self, selector: str) -> list[str]:
+        """Return the visible text of every element of a CSS selector."""
+        return [element.text for element in self._driver.find_elements(By.CSS_SELECTOR, selector)]
+
+    def wait_for_text(self, selector: str, text: str) -> str:
+        """Wait until an element of the selector has `text` in it, and return all that it says."""
+
+        def found(_: Chrome) -> str:
+            return next((each for each in self.texts(selector) if text in each), "")
+
+        return WebDriverWait(self._driver, _WAIT_S).until(found, f"no {selector} with {text!r}: {self.texts('body')}")
+
+    def fill_in(self, selector: str, text: str) -> None:
+        """Type into a field and send its form."""
+        field = self._driver.find_element(By.CSS_SELECTOR, selector)
+        field.send_keys(text)
+        field.submit()
+
+    def click_text(self, selector: str, text: str) -> None:
+        """Click the first element of the selector that has `text` in it."""
+        self.wait_for_text(selector, text)
+        elements = self._driver.find_elements(By.CSS_SELECTOR, selector)
+        next(each for each in elements if text in each.text).click()
+
+    def save_screenshot(self, file: Path) -> None:
+        """Save what is seen as a PNG."""
+        self._driver.save_screenshot(str(file))
