@@ -24,6 +24,7 @@ from regproxy.stack.announcements import announce
 from regproxy.stack.core import Core
 from regproxy.stack.interception import Interception
 from regproxy.stack.warm_shortcut import WarmShortcut
+from regproxy.store.adoption import adopt_old_cache
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
 
@@ -100,6 +101,8 @@ class Startup:
             logger.warning("%s", warning)
         logger.info("%s", summary(settings))
         asyncio_utils.create_task(_listen(), name="listen", keep_ref=True)
+        adopting = adopt_old_cache(store, settings.old_cache, settings.cache_inactive_s)
+        asyncio_utils.create_task(adopting, name="take over an old cache", keep_ref=True)
 
     def _refuse(self, *problems: str) -> None:
         """Say why there will be no proxy, and end the process."""
