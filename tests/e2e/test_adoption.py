@@ -78,11 +78,10 @@ def leave_cache(lab: Lab, start_proxy: StartProxy, build_image: MakeImage, tmp_p
         with Predecessor(
             tmp_path / "predecessor", proxy.cache_directory, (registry.name, registry.address), (CDN, cdn)
         ) as old:
+            client = Skopeo(tmp_path / "old-client", lab.pki.ca_file)
             for source in (f"{name}:latest", f"{name}@{image.digest}"):
-                Skopeo(tmp_path / "old-client", lab.pki.ca_file).run(
-                    ["copy", "--all", "--src-tls-verify=false"]
-                    + [f"docker://{old.address}/{source}", f"dir:{tmp_path / 'before'}"]
-                )
+                reference = f"docker://{old.address}/{source}"
+                client.run(["copy", "--all", "--src-tls-verify=false", reference, f"dir:{tmp_path / 'before'}"])
         return Old(registry, name, image, proxy)
 
     return leave_one

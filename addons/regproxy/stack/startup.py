@@ -97,7 +97,8 @@ class Startup:
         if ctx.master.addons.get("view") is None:  # a user interface is to see every request, and needs its addons
             self._interception.shortcut = self._shortcut
             remove_unused_addons(ctx.master.addons, ctx.options)
-        for warning in settings.warnings:
+        ca_warnings = authority.end_is_near(settings.ca_certificate_file, dt.datetime.now(dt.UTC))
+        for warning in (*settings.warnings, *ca_warnings):
             logger.warning("%s", warning)
         logger.info("%s", summary(settings))
         asyncio_utils.create_task(_listen(), name="listen", keep_ref=True)
