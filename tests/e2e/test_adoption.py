@@ -1,6 +1,7 @@
 """An old cache and an old CA go on working: what a predecessor left is verified, taken in and served."""
 
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -201,3 +202,80 @@ class TestOldCache:
         adopted(old.proxy)
         assert list(copies.glob("adoption-*")) == []
         assert stored(old.proxy) == {*old.image.blobs, *old.image.manifests}
+
+
+def openssl(*arguments: str) -> str:
+    """Run openssl, and return what it prints on both outputs; AssertionError with it when it fails."""
+    completed = subprocess.run(
+        ["openssl", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert completed.returncode == 0, completed.stdout
+    return completed.stdout
+
+
+def make_ca(directory: Path, *key: str, made_with: str = "foobar", is_ca: str = "TRUE") -> None:
+    """Make ca.key and ca.crt with the openssl commands of the predecessor's create_ca_cert.sh."""
+    directory.mkdir(parents=True)
+    configuration = directory.with_name("openssl.cnf")
+    configuration.write_text(
+        "[req]\ndistinguished_name = dn\n[dn]\n[IA]\n"
+        f"basicConstraints = critical,CA:{is_ca}\n"
+        "keyUsage = critical, digitalSignature, cRLSign, keyCertSign\n"
+        "subjectKeyIdentifier = hash\n"
+    )
+    openssl(*key[:1], "-out", str(directory / "ca.key"), *key[1:])
+    openssl(
+        *("req", "-new", "-x509", "-days", "1300", "-sha256", "-key", str(directory / "ca.key")),
+        *("-out", str(directory / "ca.crt"), "-passin", f"pass:{made_with}", "-config", str(configuration)),
+        *("-extensions", "IA", "-subj", "/C=NL/O=ME/CN=DockerMirrorBox CA Root"),
+    )
+
+
+class TestOldAuthority:
+    @pytest.mark.parametrize(
+        ("key", "settings"),
+        [
+            pytest.param(("genrsa", "-des3", "-passout", "pass:foobar", "4096"), {}, id="RSA with foobar"),
+            pytest.param(("ecparam", "-name", "prime256v1", "-genkey"), {}, id="EC in clear"),
+            pytest.param(
+                ("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384", "-aes256", "-pass", "pass:own"),
+                {"CERT_PASSWORD": "own"},
+                id="EC with CERT_PASSWORD",
+            ),
+        ],
+    )
+    def test_clients_that_trust_the_old_ca_go_on_working(
+        self, lab: Lab, start_proxy: StartProxy, key: tuple[str, ...], settings: dict[str, str]
+    ) -> None:
+        """OpenSSL verifies the leaf with nothing but the old ca.crt; `/ca.crt` is that file; nothing is written."""
+        proxy = start_proxy(settings, start=False)
+        make_ca(proxy.ca_directory, *key, made_with=settings.get("CERT_PASSWORD", "foobar"))
+        proxy.ca_directory.chmod(0o555)
+        before = {path.name: path.read_bytes() for path in proxy.ca_directory.iterdir()}
+        changed_ns = proxy.ca_directory.stat().st_mtime_ns
+        proxy.start()
+        said = openssl(
+            *("s_client", "-proxy", str(proxy.address), "-connect", f"{lab.noauth.name}:443"),
+            *("-servername", lab.noauth.name, "-verify_hostname", lab.noauth.name, "-verify_return_error"),
+            *("-CAfile", str(proxy.ca_file), "-no-CApath", "-no-CAstore"),
+        )
+        assert "Verify return code: 0 (ok)" in said
+        assert proxy.request("GET", "/ca.crt").body == before["ca.crt"]
+        assert {path.name: path.read_bytes() for path in proxy.ca_directory.iterdir()} == before
+        assert proxy.ca_directory.stat().st_mtime_ns == changed_ns
+
+    def test_a_certificate_that_is_no_ca_is_refused_in_one_line(self, start_proxy: StartProxy) -> None:
+        """The line names the file, instead of every client failing without a word about it here."""
+        proxy = start_proxy(start=False)
+        make_ca(proxy.ca_directory, "ecparam", "-name", "prime256v1", "-genkey", is_ca="FALSE")
+        completed = proxy.start_refused()
+        (line,) = completed.stderr.splitlines()
+        assert completed.returncode == 1
+        assert str(proxy.ca_directory / "ca.crt") in line
+        assert "not that of a CA" in line
