@@ -21,6 +21,7 @@ from regproxy.policy.adoption import OldCache
 from regproxy.store import adoption, old_copy
 from regproxy.store.adoption import MARKER, MISFITS, adopt_old_cache
 from regproxy.store.content import Store
+from regproxy.store.errors import StoreError
 
 type OpenStore = Callable[..., Store]
 
@@ -461,3 +462,66 @@ async def test_a_pull_at_the_same_time_is_neither_held_up_nor_undone(
     assert await store.media_type(Digest.of(body)) == OCI_MANIFEST
     assert store.usage.entries == 1
     assert scratch_files(store) == []
+
+
+async def test_misfits_that_are_not_in_a_row_do_not_end_it(open_store: OpenStore, cache: Path) -> None:
+    """Only when nothing fits any more the rest is not tried."""
+    fitting = [body_of(f"fits {number}") for number in range(3)]
+    bodies = [body for fits in fitting for body in (*[body_of(f"{fits[:4]!r}{n}", 3_000_000) for n in range(9)], fits)]
+    for number, body in enumerate(bodies):
+        os.utime(old_blob(cache, body), (0, time.time() - number * 3600))
+    store = open_store(cap_bytes=2_000_000)
+
+    await adopt(store)
+
+    assert [served(store, body) for body in fitting] == fitting
+
+
+async def test_progress_is_told(
+    open_store: OpenStore, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While it looks and while it copies; the first line says what is to come, the last one what came."""
+    monkeypatch.setattr(adoption, "PROGRESS_INTERVAL_S", 0)
+    body = body_of("blob", 2 << 20)
+    old_blob(cache, body)
+    store = open_store()
+
+    await adopt(store)
+
+    left = f"its files still take 2 MiB in {cache}, OLD_CACHE=move would free them"
+    assert caplog.messages == [
+        f"old cache: found one of nginx in {cache}, looking at it",
+        "old cache: looked at 1 of 1 folders",
+        "old cache: 1 contents (2 MiB) to be verified and taken in (OLD_CACHE=copy)",
+        "old cache: 1 of 1 contents, 2 MiB taken in",
+        f"old cache: done, took in 1 contents (2 MiB); {left}",
+    ]
+
+
+async def test_a_store_that_fails_is_told_and_the_next_start_tries_again(
+    open_store: OpenStore, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line with the reason; the old file stays, also in mode move, and no marker is written."""
+    file = old_blob(cache, body_of("blob"))
+    store = open_store()
+
+    async def refuse(*_: object) -> None:
+        raise StoreError("the index is locked")
+
+    monkeypatch.setattr(store, "adopt", refuse)
+
+    await adopt(store, OldCache.MOVE)
+
+    assert caplog.messages[-1] == "old cache: stopped, the next start goes on: the index is locked"
+    assert old_files(cache) == {file}
+    assert not (cache / MARKER).exists()
+    assert scratch_files(store) == []
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    """Whoever may write to the old cache must not make us read, or remove, other files."""
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "link").symlink_to(tmp_path / "secret")
+
+    with pytest.raises(old_copy.Unreadable, match="link"):
+        old_copy.first_bytes(str(tmp_path / "link"))
