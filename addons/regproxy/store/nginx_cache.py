@@ -2,7 +2,7 @@
 
 Layout, by nginx's ngx_http_file_cache_header_t of version 5 (64 bit, little endian): the struct below, a line
 `KEY: <key>`, the stored answer's head from `header_start`, its body from `body_start` to the end. The file of a key
-with MD5 `...abc` is `c/ab/...abc` (levels=1:2). The predecessors' key is `$uri`, without the host: what it names can be
+with MD5 `...abc` is `c/ab/...abc` (levels=1:2). The reference's key is `$uri`, without the host: what it names can be
 trusted only when it is a digest, and only after hashing.
 
 Pure but for `folders_of` and `files_below`. Not decided here: what is taken in.
@@ -29,6 +29,9 @@ FIRST_BYTES = 4096
 _HEADER = struct.Struct("<QqqqqqIHHHB128sB128s16s")
 _HEADER_BYTES = 336
 """The struct's size in C, which has four bytes of padding at its end."""
+
+_STORAGE_PATH = re.compile(r"/blobs/sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})/data")
+"""How the storage behind Docker Hub and others names a blob; tiangolo's proxy cached it under that name."""
 
 _KEY_LINE = b"\nKEY: "
 _FILE = re.compile(r"[0-9a-f]{29}([0-9a-f]{2})([0-9a-f])")
@@ -80,9 +83,16 @@ def content_type(head: bytes) -> str:
 
 
 def named_content(key: str) -> tuple[Digest, bool] | None:
-    """Return the digest that a key names and whether it names a manifest; None for everything without a digest."""
+    """Return the digest that a key names and whether it names a manifest; None for everything without a digest.
+
+    `$uri`, or tiangolo's `$proxy_host$uri`.
+    """
+    path = key[max(0, key.find("/")) :]
+    stored = _STORAGE_PATH.search(path)
+    if stored is not None and stored.end() == len(path):
+        return Digest("sha256", stored[2]), False
     try:
-        endpoint = parse_endpoint("GET", key)
+        endpoint = parse_endpoint("GET", path)
     except EndpointError:
         return None
     match endpoint:

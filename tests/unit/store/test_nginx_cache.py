@@ -109,6 +109,15 @@ def test_the_content_type_is_that_field(head: bytes, expected: str) -> None:
     [
         pytest.param(KEY, (Digest("sha256", HEX), False), id="blob"),
         pytest.param(f"/v2/a/b/manifests/sha256:{HEX}", (Digest("sha256", HEX), True), id="manifest"),
+        pytest.param(f"quay.io{KEY}", (Digest("sha256", HEX), False), id="blob, after the upstream's host"),
+        pytest.param(
+            f"cdn.io/forcecachesecure/cdn.io/originalwas/registry-v2/docker/registry/v2/blobs/sha256/01/{HEX}/data",
+            (Digest("sha256", HEX), False),
+            id="blob, as its storage names it",
+        ),
+        pytest.param(f"cdn.io/blobs/sha256/02/{HEX}/data", None, id="storage path that does not fit"),
+        pytest.param(f"cdn.io/blobs/sha256/01/{HEX}/data/more", None, id="more than a storage path"),
+        pytest.param("quay.io/v2/library/alpine/manifests/latest", None, id="tag, after the upstream's host"),
         pytest.param("/v2/library/alpine/manifests/latest", None, id="tag"),
         pytest.param(f"/v2/a/referrers/sha256:{HEX}", None, id="referrers of a digest"),
         pytest.param(f"/v2/a/blobs/sha256:{HEX[:-1]}", None, id="too short a digest"),
