@@ -12,7 +12,7 @@ import pytest
 from lab.fixtures import MakeImage, StartProxy
 from lab.image import INDEX, MANIFEST, Image
 from lab.lab import CDN, Lab
-from lab.old_cache import Predecessor, cache_file, tree_bytes, write_cache_file
+from lab.old_cache import COREWEAVE, GMARCY, RPARDINI, Kind, Predecessor, cache_file, tree_bytes, write_cache_file
 from lab.proxy import Proxy
 from lab.registry import Registry
 from lab.skopeo import Skopeo, hash_files
@@ -70,14 +70,20 @@ class Old:
 def leave_cache(lab: Lab, start_proxy: StartProxy, build_image: MakeImage, tmp_path: Path) -> Callable[..., Old]:
     """Return what makes an image, pulls it through a predecessor by tag, and stops that."""
 
-    def leave_one(name: str, settings: dict[str, str] | None = None, registry: Registry | None = None) -> Old:
+    def leave_one(
+        name: str,
+        settings: dict[str, str] | None = None,
+        registry: Registry | None = None,
+        kind: Kind = RPARDINI,
+        layer_bytes: int = 100_000,
+    ) -> Old:
         registry = registry or lab.other
-        image = build_image(layers=3, architectures=("amd64", "arm64"))
+        image = build_image(layers=3, layer_bytes=layer_bytes, architectures=("amd64", "arm64"))
         lab.push(image, name, to=lab.other if registry is lab.other else lab.noauth)
         proxy = start_proxy(settings, start=False)
         cdn = lab.cdn.address if registry is lab.redirect else registry.address
         with Predecessor(
-            tmp_path / "predecessor", proxy.cache_directory, (registry.name, registry.address), (CDN, cdn)
+            tmp_path / "predecessor", proxy.cache_directory, (registry.name, registry.address), (CDN, cdn), kind
         ) as old:
             client = Skopeo(tmp_path / "old-client", lab.pki.ca_file)
             for source in (f"{name}:latest", f"{name}@{image.digest}"):
@@ -153,6 +159,24 @@ class TestOldCache:
         old.proxy.start()
         adopted(old.proxy)
         assert stored(old.proxy) == {*old.image.blobs, *old.image.manifests}
+
+    @pytest.mark.parametrize("kind", [COREWEAVE, GMARCY], ids=["coreweave", "gmarcy"])
+    @pytest.mark.parametrize("redirected", [False, True], ids=["served by the registry", "redirected"])
+    def test_a_cache_in_slices_is_put_together(
+        self, lab: Lab, leave_cache: Callable[..., Old], kind: Kind, *, redirected: bool
+    ) -> None:
+        """The forks keep slices apart, but what came by a redirect whole; a missing slice leaves its blob out."""
+        registry = lab.redirect if redirected else lab.other
+        old = leave_cache("adoption/sliced", registry=registry, kind=kind, layer_bytes=2_500_000)
+        missing = set[str]()
+        if not redirected:
+            layer = old.image.layers[0]
+            key = layer.replace("sha256:", "GET") if kind is GMARCY else old.path(layer)
+            cache_file(old.proxy.cache_directory, f"{key}bytes=1048576-2097151").unlink()
+            missing.add(layer)
+        old.proxy.start()
+        adopted(old.proxy)
+        assert stored(old.proxy) == {*old.image.blobs, *old.image.manifests} - missing
 
     def test_it_happens_once(self, leave_cache: Callable[..., Old]) -> None:
         """A second start does not look at the old cache again: what was evicted since does not come back."""

@@ -1,4 +1,4 @@
-"""A predecessor: Debian's nginx with the cache of rpardini/docker-registry-proxy, and a look into its files.
+"""Predecessors: Debian's nginx with the cache of rpardini's or gmarcy's registry proxy, and a look into its files.
 
 The directives that decide what lies on the disk are the predecessor's (contract sections 1.4 and 1.8): the path's
 levels, the key `$uri`, what is valid how long, and redirects that are stored under the key of the first request.
@@ -8,6 +8,7 @@ CONNECT and TLS in front of it are left out: clients reach it by plain HTTP.
 import hashlib
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -33,33 +34,57 @@ http {{
     proxy_force_ranges on; proxy_ignore_client_abort on; proxy_cache_revalidate on;
     proxy_hide_header Set-Cookie; proxy_ignore_headers X-Accel-Expires Expires Cache-Control Set-Cookie;
     proxy_ssl_server_name on; proxy_ssl_name {name}; proxy_set_header Host {name};
-    location ~ ^/v2/(.*)/blobs/sha256:(.*) {{ {cached} }}
-    location ~ ^/v2/(.*)/manifests/sha256:(.*) {{ {cached} }}
-    location ~ ^/v2/(.*)/manifests/ {{ proxy_cache_valid 1h; {cached} }}
+    location ~ ^/v2/(.*)/blobs/sha256:(.*) {{ set $cache_key {blob_key}; {cached} }}
+    location ~ ^/v2/(.*)/manifests/sha256:(.*) {{ set $cache_key {manifest_key}; {cached} }}
+    location ~ ^/v2/(.*)/manifests/ {{ set $cache_key $uri; proxy_cache_valid 1h; {cached} }}
     location @handle_redirects {{
-      set $original_uri $uri; set $orig_loc $upstream_http_location;
+      set $orig_loc $upstream_http_location;
       proxy_set_header Authorization ""; proxy_set_header Host {cdn_name}; proxy_ssl_name {cdn_name};
-      proxy_pass https://{cdn}$cdn_target; proxy_cache cache; proxy_cache_key $original_uri;
+      proxy_pass https://{cdn}$cdn_target; proxy_cache cache; proxy_cache_key $cache_key{slice};
     }}
     location / {{ proxy_pass https://{upstream}; proxy_cache off; }}
   }}
   map $orig_loc $cdn_target {{ "~^https://[^/]+(?<target>/.*)$" $target; }}
 }}
 """
-_CACHED = """proxy_pass https://{upstream}; proxy_cache cache; proxy_cache_key $uri; proxy_intercept_errors on;
-      error_page 301 302 307 = @handle_redirects;"""
+_CACHED = """proxy_pass https://{upstream}; proxy_cache cache; proxy_cache_key $cache_key{slice}; {sliced}
+      proxy_intercept_errors on; error_page 301 302 307 = @handle_redirects;"""
+_SLICED = """slice 1m; proxy_set_header Range $slice_range; proxy_set_header Host {name}; proxy_http_version 1.1;
+      proxy_cache_convert_head off;"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a predecessor's cache is like."""
+
+    blob_key: str
+    manifest_key: str
+    slices: bool
+
+
+RPARDINI = Kind("$uri", "$uri", slices=False)
+COREWEAVE = Kind("$uri", "$uri", slices=True)
+GMARCY = Kind("$request_method$2", "$request_method$uri", slices=True)
+"""Slices of 1 MiB instead of 4, so that small layers have several."""
 
 
 class Predecessor:
     """An nginx that caches one registry of the lab in `cache_directory`. Use it as a context manager."""
 
     def __init__(
-        self, directory: Path, cache_directory: Path, registry: tuple[str, Address], cdn: tuple[str, Address]
+        self,
+        directory: Path,
+        cache_directory: Path,
+        registry: tuple[str, Address],
+        cdn: tuple[str, Address],
+        kind: Kind = RPARDINI,
     ) -> None:
         self.address = Address("127.0.0.1", free_port())
         self.cache_directory = cache_directory
         directory.mkdir(parents=True)
         cache_directory.mkdir(parents=True, exist_ok=True)
+        slice_range = "$slice_range" if kind.slices else ""
+        sliced = _SLICED.format(name=registry[0]) if kind.slices else ""
         (directory / "nginx.conf").write_text(
             _CONFIGURATION.format(
                 directory=directory,
@@ -69,7 +94,10 @@ class Predecessor:
                 upstream=registry[1],
                 cdn_name=cdn[0],
                 cdn=cdn[1],
-                cached=_CACHED.format(upstream=registry[1]),
+                blob_key=kind.blob_key,
+                manifest_key=kind.manifest_key,
+                slice=slice_range,
+                cached=_CACHED.format(upstream=registry[1], slice=slice_range, sliced=sliced),
             )
         )
         self._program = Program(
@@ -85,10 +113,6 @@ class Predecessor:
 
     def __exit__(self, *_: object) -> None:
         self._program.stop()
-
-    def file(self, path: str) -> Path:
-        """Return the cache file of a request's path."""
-        return cache_file(self.cache_directory, path)
 
 
 def cache_file(cache_directory: Path, key: str) -> Path:

@@ -25,12 +25,21 @@ from regproxy.store.content import Store
 from regproxy.store.errors import StoreError, StoreFull, translated
 from regproxy.store.growing import submit
 from regproxy.store.layout import FILE_MODE
-from regproxy.store.nginx_cache import NginxCacheError, files_below, folders_of, named_content, parse_answer
+from regproxy.store.nginx_cache import (
+    NginxCacheError,
+    files_below,
+    folders_of,
+    named_content,
+    parse_answer,
+    split_slice,
+)
 from regproxy.store.old_copy import (
     OldContent,
+    OldFile,
     Unreadable,
     Unusable,
     Verified,
+    assemble,
     be_unimportant,
     copy_verified,
     first_bytes,
@@ -139,10 +148,13 @@ class _Adoption:
 
     async def _look(self, folders: list[Path]) -> list[OldContent]:
         """Return the content that is there by its name, most recently used first."""
-        contents: list[OldContent] = []
+        files: list[OldFile] = []
         for number, folder in enumerate(folders):
-            contents += await submit(self._pool, self._look_into, folder)
+            files += await submit(self._pool, self._look_into, folder)
             self._say_if_due(f"looked at {number + 1} of {len(folders)} folders")
+        contents, incomplete = await submit(self._pool, assemble, files)
+        for key in incomplete:
+            self._tally.add(Outcome.WRONG, f"{shown(key)} lacks a slice")
         return sorted(contents, key=lambda content: content.used_at_s, reverse=True)
 
     async def _take_in_all(self, contents: list[OldContent]) -> None:
@@ -168,7 +180,7 @@ class _Adoption:
 
     async def _take_in(self, content: OldContent, budget: int | None) -> None:
         if self._store.holds(content.digest):
-            self._tally.add(Outcome.THERE, content.path)
+            self._tally.add(Outcome.THERE, content)
         elif budget is not None and self._tally.taken_bytes + content.size_bytes > budget:
             raise StoreFull(f"copies would take more than half of the free space: {content.size_bytes} bytes")
         else:
@@ -182,7 +194,7 @@ class _Adoption:
             self._tally.outcomes[Outcome.TAKEN] += 1
             self._tally.taken_bytes += content.size_bytes
         if self._mode is OldCache.MOVE:
-            self._tally.left_bytes -= await submit(self._pool, _remove, content.path)
+            self._tally.left_bytes -= await submit(self._pool, _remove, content)
 
     async def _copy(self, content: OldContent) -> None:
         verified = await submit(self._pool, self._copy_verified, content)
@@ -202,19 +214,19 @@ class _Adoption:
     def _is_stopped(self) -> bool:
         return self._stopped.is_set() or not self._store.is_open
 
-    def _look_into(self, folder: Path) -> list[OldContent]:
+    def _look_into(self, folder: Path) -> list[OldFile]:
         """Return what the names in one folder promise, and count the rest. Blocks."""
-        contents: list[OldContent] = []
+        files: list[OldFile] = []
         try:
             for entry in files_below(folder):
-                content = self._promise(entry)
-                if content is not None:
-                    contents.append(content)
+                file = self._promise(entry)
+                if file is not None:
+                    files.append(file)
         except OSError as error:
             self._tally.add(Outcome.UNREADABLE, error)
-        return contents
+        return files
 
-    def _promise(self, entry: os.DirEntry[str]) -> OldContent | None:
+    def _promise(self, entry: os.DirEntry[str]) -> OldFile | None:
         try:
             status = entry.stat(follow_symlinks=False)
             self._tally.left_bytes += status.st_blocks * 512
@@ -225,14 +237,22 @@ class _Adoption:
         except Unreadable as error:
             self._tally.add(Outcome.UNREADABLE, error)
             return None
-        named = named_content(answer.key)
+        key, offset = split_slice(answer.key)
+        named = named_content(key)
         if named is None:
             self._tally.add(Outcome.NO_DIGEST, shown(answer.key))
             return None
-        digest, is_manifest = named
-        used_at_s = last_use_s(status.st_atime, status.st_mtime, time.time(), self._inactive_s)
-        size_bytes = max(0, status.st_size - answer.body_start)
-        return OldContent(entry.path, digest, is_manifest, answer.head_start, answer.body_start, size_bytes, used_at_s)
+        return OldFile(
+            path=entry.path,
+            key=key if key == answer.key else f"{key} in slices",
+            digest=named[0],
+            is_manifest=named[1],
+            offset=offset,
+            head_start=answer.head_start,
+            body_start=answer.body_start,
+            size_bytes=max(0, status.st_size - answer.body_start),
+            used_at_s=last_use_s(status.st_atime, status.st_mtime, time.time(), self._inactive_s),
+        )
 
     def _what_is_left(self) -> str:
         if self._tally.left_bytes <= 0:
@@ -264,13 +284,15 @@ def _free_bytes(directory: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def _remove(path: str) -> int:
-    """Remove an old file; returns the bytes that are free now, 0 if it must stay."""
-    with contextlib.suppress(OSError):
-        taken_bytes = Path(path).stat().st_blocks * 512
-        Path(path).unlink()
-        return taken_bytes
-    return 0
+def _remove(content: OldContent) -> int:
+    """Remove the files of old content; returns the bytes that are free now."""
+    freed_bytes = 0
+    for path in (Path(file.path) for file in content.files):
+        with contextlib.suppress(OSError):  # a folder of another user: what is in stays in, the file stays, too
+            taken_bytes = path.stat().st_blocks * 512
+            path.unlink()
+            freed_bytes += taken_bytes
+    return freed_bytes
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -3,7 +3,8 @@
 Layout, by nginx's ngx_http_file_cache_header_t of version 5 (64 bit, little endian): the struct below, a line
 `KEY: <key>`, the stored answer's head from `header_start`, its body from `body_start` to the end. The file of a key
 with MD5 `...abc` is `c/ab/...abc` (levels=1:2). The reference's key is `$uri`, without the host: what it names can be
-trusted only when it is a digest, and only after hashing.
+trusted only when it is a digest, and only after hashing. coreweave's and gmarcy's proxies cut content into slices, a
+file each, with `bytes=<first>-<last>` at the end of the key.
 
 Pure but for `folders_of` and `files_below`. Not decided here: what is taken in.
 """
@@ -32,6 +33,10 @@ _HEADER_BYTES = 336
 
 _STORAGE_PATH = re.compile(r"/blobs/sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})/data")
 """How the storage behind Docker Hub and others names a blob; tiangolo's proxy cached it under that name."""
+
+_SLICE = re.compile(r"bytes=([0-9]{1,18})-[0-9]{1,18}")
+_BARE_BLOB = re.compile(r"GET([0-9a-f]{64})")
+"""gmarcy's key for a blob."""
 
 _KEY_LINE = b"\nKEY: "
 _FILE = re.compile(r"[0-9a-f]{29}([0-9a-f]{2})([0-9a-f])")
@@ -85,8 +90,11 @@ def content_type(head: bytes) -> str:
 def named_content(key: str) -> tuple[Digest, bool] | None:
     """Return the digest that a key names and whether it names a manifest; None for everything without a digest.
 
-    `$uri`, or tiangolo's `$proxy_host$uri`.
+    The key is `$uri`, tiangolo's `$proxy_host$uri`, or one of gmarcy's that start with the method, without its slice.
     """
+    bare = _BARE_BLOB.fullmatch(key)
+    if bare is not None:
+        return Digest("sha256", bare[1]), False
     path = key[max(0, key.find("/")) :]
     stored = _STORAGE_PATH.search(path)
     if stored is not None and stored.end() == len(path):
@@ -102,6 +110,13 @@ def named_content(key: str) -> tuple[Digest, bool] | None:
             return digest, True
         case _:
             return None
+
+
+def split_slice(key: str) -> tuple[str, int]:
+    """Return a key without its slice, and the slice's offset in bytes; 0 for a key without one."""
+    start = key.rfind("bytes=")
+    found = _SLICE.fullmatch(key, start) if start > 0 else None
+    return (key, 0) if found is None else (key[:start], int(found[1]))
 
 
 def folders_of(directory: Path) -> list[Path]:

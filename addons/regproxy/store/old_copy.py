@@ -1,6 +1,6 @@
-"""One content out of a file of an old nginx cache: copied by the kernel, hashed while it is copied.
+"""One content out of the files of an old nginx cache: copied by the kernel, hashed while it is copied.
 
-The body starts at an offset inside the file, so neither a rename nor a hard link would do. What is hashed is the copy,
+A body starts at an offset inside its file, so neither a rename nor a hard link would do. What is hashed is the copy,
 read back from the page cache, so it is the bytes that will be served. Everything here blocks and runs in threads of
 lowest priority.
 """
@@ -11,7 +11,7 @@ import fcntl
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,18 +39,64 @@ class Unreadable(Exception):  # noqa: N818 - a verdict on the old file, not a fa
 
 
 @dataclass(frozen=True, slots=True)
-class OldContent:
-    """Content that a file of an old cache promises to hold."""
+class OldFile:
+    """A file of an old cache that promises to hold content, or a slice of it."""
 
     path: str
+    key: str
+    """Without its slice: what the files of one content have in common."""
     digest: Digest
     is_manifest: bool
+    offset: int
+    """Of its body in the content, bytes."""
     head_start: int
     body_start: int
     size_bytes: int
     """Of the body."""
     used_at_s: float
     """When it counts as used last, Unix time."""
+
+
+@dataclass(frozen=True, slots=True)
+class OldContent:
+    """Content that is promised by one file, or by all its slices in order."""
+
+    files: tuple[OldFile, ...]
+
+    @property
+    def digest(self) -> Digest:
+        """What it must hash to."""
+        return self.files[0].digest
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the whole content."""
+        return self.files[-1].offset + self.files[-1].size_bytes
+
+    @property
+    def used_at_s(self) -> float:
+        """When it counts as used last, Unix time."""
+        return max(file.used_at_s for file in self.files)
+
+    def __str__(self) -> str:
+        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
+        return f"{self.files[0].path}{more} ({self.digest})"
+
+
+def assemble(files: Iterable[OldFile]) -> tuple[list[OldContent], list[str]]:
+    """Put slices together; returns the contents and the keys of those that lack a slice."""
+    by_key: dict[str, list[OldFile]] = {}
+    for file in files:
+        by_key.setdefault(file.key, []).append(file)
+    contents, incomplete = [], []
+    for key, parts in by_key.items():
+        parts.sort(key=lambda part: part.offset)
+        ends = [0, *(part.offset + part.size_bytes for part in parts)]
+        if all(part.offset == end for part, end in zip(parts, ends, strict=False)):
+            contents.append(OldContent(tuple(parts)))
+        else:
+            incomplete.append(key)
+    return contents, incomplete
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +140,7 @@ def first_bytes(path: str) -> bytes:
 def copy_verified(
     old: OldContent, directory: Path, copier: Executor, is_stopped: Callable[[], bool], *, durable: bool
 ) -> Verified | None:
-    """Copy the body to a new file in `directory`; None if stopped.
+    """Copy the content to a new file in `directory`; None if stopped.
 
     `copier` runs the copying beside the hashing: one free thread. `durable`: the copy is on the disk at the return.
     Raises Unusable, Unreadable, and OSError when the copy cannot be written. Nothing is left behind then.
@@ -103,17 +149,16 @@ def copy_verified(
     path = Path(name)
     try:
         fcntl.flock(target, fcntl.LOCK_EX)  # another process on the directory removes unlocked leftovers
-        with opened(old.path) as source:
-            is_right = _Copying(old, source, target, copier, is_stopped).run()
-            if is_stopped():
-                path.unlink()
-                return None
-            media_type = _media_type(old, source, target) if old.is_manifest and is_right else ""
-            os.posix_fadvise(source, 0, 0, os.POSIX_FADV_DONTNEED)
-        _require_usable(old, is_right=is_right, media_type=media_type)
+        is_right = _copy_hashing(old, target, copier, is_stopped)
+        if is_stopped():
+            path.unlink()
+            return None
+        if not is_right:
+            raise Unusable(f"{old}: its {old.size_bytes} bytes hash to something else")  # noqa: TRY301 - cleaned up below
+        media_type = _manifest_type(old, target) if old.files[0].is_manifest else ""
         if durable:
             os.fdatasync(target)
-        return Verified(path, media_type or "")
+        return Verified(path, media_type)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -121,70 +166,82 @@ def copy_verified(
         os.close(target)
 
 
-@dataclass(frozen=True, slots=True)
-class _Copying:
-    """One body on its way between two descriptors."""
-
-    old: OldContent
-    source: int
-    target: int
-    copier: Executor
-    is_stopped: Callable[[], bool]
-
-    def run(self) -> bool:
-        """Copy step by step, and hash each step while the next is copied; returns whether it is the right content."""
-        running, end = self.old.digest.new_hash(), 0
-        step = self.copier.submit(self._copy_some, 0)
-        try:
-            while end < self.old.size_bytes and not self.is_stopped():
-                arrived = step.result()
-                if arrived == end:
-                    break
-                step = self.copier.submit(self._copy_some, arrived)
-                self._hash_some(running, end, arrived)
-                end = arrived
-        finally:
-            wait([step])  # it must not write to what the descriptors mean next
-        return running.hexdigest() == self.old.digest.hex
-
-    def _copy_some(self, start: int) -> int:
-        """Copy the next step; returns where it ends, `start` at the end of the body."""
-        count, offset = min(STEP_BYTES, self.old.size_bytes - start), self.old.body_start + start
-        if count <= 0:
-            return start
-        with contextlib.suppress(OSError):  # not between these file systems, or not in this kernel
-            copied_bytes = os.copy_file_range(self.source, self.target, count, offset, start)
-            if copied_bytes:
-                return start + copied_bytes
-        os.lseek(self.target, start, os.SEEK_SET)
-        try:
-            return start + os.sendfile(self.target, self.source, offset, count)
-        except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-                raise
-            raise Unreadable(f"{self.old.path}: {error.strerror}") from error
-
-    def _hash_some(self, running: RunningHash, start: int, end: int) -> None:
-        view = memoryview(bytearray(min(_BUFFER_BYTES, end - start)))
-        while start < end:
-            got = os.preadv(self.target, [view[: end - start]], start)
-            running.update(view[:got])
-            start += got
+def _copy_hashing(old: OldContent, target: int, copier: Executor, is_stopped: Callable[[], bool]) -> bool:
+    """Copy step by step, and hash each step while the next is copied; returns whether it is the right content."""
+    running, end, steps = old.digest.new_hash(), 0, _steps(old)
+    step = copier.submit(_copy_some, next(steps, None), target)
+    try:
+        while end < old.size_bytes and not is_stopped():
+            arrived = step.result()
+            if arrived <= end:
+                break
+            step = copier.submit(_copy_some, next(steps, None), target)
+            _hash_some(target, running, end, arrived)
+            end = arrived
+    finally:
+        wait([step])  # it must not write to what the descriptor means next
+    return end == old.size_bytes and running.hexdigest() == old.digest.hex
 
 
-def _require_usable(old: OldContent, *, is_right: bool, media_type: str | None) -> None:
-    if not is_right:
-        raise Unusable(f"{old.path}: its {old.size_bytes} bytes do not hash to {old.digest}")
-    if media_type is None:
-        raise Unusable(f"{old.path}: {old.digest} is not a manifest of a known type")
+def _steps(old: OldContent) -> Iterator[tuple[OldFile, int, int]]:
+    """Yield what to copy at a time: a file, where in its body to begin, and how many bytes."""
+    for file in old.files:
+        for start in range(0, file.size_bytes, STEP_BYTES):
+            yield file, start, min(STEP_BYTES, file.size_bytes - start)
 
 
-def _media_type(old: OldContent, source: int, target: int) -> str | None:
-    """Return the media type of a verified manifest, None if it is none."""
-    if old.size_bytes > LARGEST_MANIFEST_BYTES:
-        return None
-    head = _read(source, old.path, old.body_start - old.head_start, old.head_start)
-    return manifest_media_type(content_type(head), os.pread(target, old.size_bytes, 0))
+def _copy_some(step: tuple[OldFile, int, int] | None, target: int) -> int:
+    """Copy one step; returns the offset in the content where what was copied ends, 0 for no step.
+
+    What is missing at the end of a step leaves a hole, which does not hash to the digest.
+    """
+    if step is None:
+        return 0
+    file, start, count = step
+    offset, position = file.body_start + start, file.offset + start
+    with opened(file.path) as source:
+        while count > 0:
+            copied_bytes = _copy_once(source, target, count, offset, position)
+            if copied_bytes == 0:
+                break
+            offset, position, count = offset + copied_bytes, position + copied_bytes, count - copied_bytes
+        os.posix_fadvise(source, file.body_start + start, offset - file.body_start - start, os.POSIX_FADV_DONTNEED)
+    return position
+
+
+def _copy_once(source: int, target: int, count: int, offset: int, position: int) -> int:
+    """Copy up to `count` bytes in the kernel; returns how many, 0 at the end of the source. Raises Unreadable."""
+    with contextlib.suppress(OSError):  # not between these file systems, or not in this kernel
+        copied_bytes = os.copy_file_range(source, target, count, offset, position)
+        if copied_bytes:
+            return copied_bytes
+    os.lseek(target, position, os.SEEK_SET)
+    try:
+        return os.sendfile(target, source, offset, count)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise
+        raise Unreadable(f"offset {offset} of an old file: {error.strerror}") from error
+
+
+def _hash_some(fd: int, running: RunningHash, start: int, end: int) -> None:
+    view = memoryview(bytearray(min(_BUFFER_BYTES, end - start)))
+    while start < end:
+        got = os.preadv(fd, [view[: end - start]], start)
+        running.update(view[:got])
+        start += got
+
+
+def _manifest_type(old: OldContent, target: int) -> str:
+    """Return the media type of a verified manifest. Raises Unusable if it is none, Unreadable."""
+    first = old.files[0]
+    if old.size_bytes <= LARGEST_MANIFEST_BYTES:
+        with opened(first.path) as source:
+            head = _read(source, first.path, first.body_start - first.head_start, first.head_start)
+        media_type = manifest_media_type(content_type(head), os.pread(target, old.size_bytes, 0))
+        if media_type is not None:
+            return media_type
+    raise Unusable(f"{old} is not a manifest of a known type")
 
 
 def _read(fd: int, path: str, count: int, offset: int) -> bytes:
