@@ -23,8 +23,9 @@ from regproxy.oci.wording import shown
 from regproxy.policy.adoption import OldCache, budget_bytes, last_use_s
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError, StoreFull, translated
+from regproxy.store.eviction import free_bytes
 from regproxy.store.growing import submit
-from regproxy.store.layout import FILE_MODE
+from regproxy.store.layout import FILE_MODE, Layout
 from regproxy.store.nginx_cache import (
     NginxCacheError,
     files_below,
@@ -158,7 +159,7 @@ class _Adoption:
         return sorted(contents, key=lambda content: content.used_at_s, reverse=True)
 
     async def _take_in_all(self, contents: list[OldContent]) -> None:
-        budget = budget_bytes(self._mode, _free_bytes(self._store.directory))
+        budget = budget_bytes(self._mode, free_bytes(Layout(self._store.directory)))
         misfits = 0
         for number, content in enumerate(contents):
             if misfits >= MISFITS:
@@ -277,11 +278,6 @@ def _mark_done(directory: Path, mode: OldCache) -> None:
     fd = os.open(directory / MARKER, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
     with os.fdopen(fd, "w") as marker:
         marker.write(f"{mode}\n")
-
-
-def _free_bytes(directory: Path) -> int:
-    status = os.statvfs(directory)
-    return status.f_bavail * status.f_frsize
 
 
 def _remove(content: OldContent) -> int:

@@ -123,6 +123,7 @@ def test_every_variable_of_the_table_is_tested() -> None:
         ("LISTEN_HOST", "a b", "not an address or host name"),
         ("CACHE_MAX_SIZE", "32gb", "not a size such as 1048576, 512k, 100m or 32g"),
         ("CACHE_DIRECTORY", "''", "not a path (empty or with a control character)"),
+        ("OLD_CACHE", "delete", "not one of copy, move, ignore"),
     ],
 )
 def test_a_bad_value_is_one_line_with_name_value_and_reason(variable: str, value: str, reason: str) -> None:

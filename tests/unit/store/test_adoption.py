@@ -299,7 +299,7 @@ async def test_copies_stop_at_half_of_the_free_space(
     bodies = [body_of(f"half {number}", 100_000) for number in range(4)]
     for body in bodies:
         old_blob(cache, body)
-    monkeypatch.setattr(adoption, "_free_bytes", lambda _: 500_000)
+    monkeypatch.setattr(adoption, "free_bytes", lambda _: 500_000)
     store = open_store()
 
     await adopt(store)
@@ -525,3 +525,68 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 
     with pytest.raises(old_copy.Unreadable, match="link"):
         old_copy.first_bytes(str(tmp_path / "link"))
+
+
+def slices_of(cache: Path, body: bytes, name: str = "library/alpine", size_bytes: int = 1000) -> list[Path]:
+    """Write the files of a cache with slices of so many bytes."""
+    key = f"/v2/{name}/blobs/{Digest.of(body)}"
+    return [
+        write_cache_file(cache, f"{key}bytes={start}-{start + size_bytes - 1}", body[start : start + size_bytes])
+        for start in range(0, len(body), size_bytes)
+    ]
+
+
+@pytest.mark.parametrize("size_bytes", [1, 1000, 1001, 5500])
+async def test_slices_are_put_together(open_store: OpenStore, cache: Path, size_bytes: int) -> None:
+    """Whatever the order of their files; in mode move all of them go."""
+    body = body_of("sliced", size_bytes)
+    slices_of(cache, body)
+    store = open_store()
+
+    await adopt(store, OldCache.MOVE)
+
+    assert served(store, body) == body
+    assert old_files(cache, "?") == set()
+
+
+@pytest.mark.parametrize("lost", [0, 3, 5], ids=["first", "middle", "last"])
+async def test_content_that_lacks_a_slice_stays_out(
+    open_store: OpenStore, cache: Path, caplog: pytest.LogCaptureFixture, lost: int
+) -> None:
+    """Its other slices are left where they are."""
+    body = body_of("sliced", 5500)
+    slices = slices_of(cache, body)
+    slices.pop(lost).unlink()
+    store = open_store()
+
+    await adopt(store, OldCache.MOVE)
+
+    assert served(store, body) is None
+    assert "1 do not hold what they are named after" in caplog.messages[-1]
+    assert old_files(cache) == set(slices)
+
+
+async def test_a_slice_of_another_length_stays_out(open_store: OpenStore, cache: Path) -> None:
+    """Neither a gap nor an overlap is papered over."""
+    for seed, change in (("short", slice(0, -1)), ("long", slice(None))):
+        body = body_of(seed, 5500)
+        file = slices_of(cache, body)[2]
+        content = file.read_bytes()
+        file.write_bytes(content[change] + (b"!" if seed == "long" else b""))
+    store = open_store()
+
+    await adopt(store)
+
+    assert [served(store, body_of(seed, 5500)) for seed in ("short", "long")] == [None, None]
+
+
+async def test_a_whole_file_counts_beside_its_slices(open_store: OpenStore, cache: Path) -> None:
+    """Who changed from one predecessor to another has both."""
+    body = body_of("both", 5500)
+    old_blob(cache, body)
+    slices_of(cache, body)[1].unlink()
+    store = open_store()
+
+    await adopt(store)
+
+    assert served(store, body) == body

@@ -18,6 +18,7 @@ from regproxy.store.nginx_cache import (
     folders_of,
     named_content,
     parse_answer,
+    split_slice,
 )
 
 HEX = "0123456789abcdef" * 4
@@ -123,7 +124,9 @@ def test_the_content_type_is_that_field(head: bytes, expected: str) -> None:
         pytest.param(f"/v2/a/blobs/sha256:{HEX[:-1]}", None, id="too short a digest"),
         pytest.param(f"/v2/a/../b/blobs/sha256:{HEX}", None, id="dot segments"),
         pytest.param(f"https://cdn/v2/a/blobs/sha256:{HEX}", None, id="a URL"),
-        pytest.param(f"GET{HEX}bytes=0-4194303", None, id="a slice"),
+        pytest.param(f"GET{HEX}", (Digest("sha256", HEX), False), id="gmarcy's blob"),
+        pytest.param(f"GET/v2/a/manifests/sha256:{HEX}", (Digest("sha256", HEX), True), id="gmarcy's manifest"),
+        pytest.param(f"HEAD{HEX}", None, id="gmarcy's answer to a HEAD"),
         pytest.param("", None, id="nothing"),
     ],
 )
@@ -136,6 +139,30 @@ def test_a_key_names_content_only_by_a_digest(key: str, expected: object) -> Non
 def test_any_key_is_judged(key: str) -> None:
     """No key makes the judgement fail."""
     named_content(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        (f"{KEY}bytes=0-4194303", (KEY, 0)),
+        (f"GET{HEX}bytes=4194304-8388607", (f"GET{HEX}", 4194304)),
+        (KEY, (KEY, 0)),
+        (f"{KEY}bytes=1-2x", (f"{KEY}bytes=1-2x", 0)),
+        ("bytes=1-2", ("bytes=1-2", 0)),
+    ],
+)
+def test_a_slice_is_told_from_its_key(key: str, expected: tuple[str, int]) -> None:
+    """What is no slice stays part of the key, and then names nothing."""
+    assert split_slice(key) == expected
+
+
+@given(st.text())
+def test_any_key_is_split(key: str) -> None:
+    """A key is its beginning and an offset."""
+    base, offset = split_slice(key)
+
+    assert key.startswith(base)
+    assert offset >= 0
 
 
 def test_only_folders_and_files_of_the_cache_are_found(tmp_path: Path) -> None:
