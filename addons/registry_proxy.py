@@ -21,8 +21,8 @@ What happens to one pull, from `CONNECT` to the last byte:
 A connection begins at the `front_door` (`warm_connection`), which does all this by itself as long as what is asked for
 is at hand (`warm_reads`). With the first request that is not, the connection goes over to mitmproxy and its hooks.
 
-The list below is that order. It is the order of every hook, responses too. In debug mode (mitmweb) there is no front door,
-and `debug_mode`, which shows every request, comes last.
+The list below is that order. It is the order of every hook, responses too. In debug mode (mitmweb) there is no front
+door, and `debug_mode`, which shows every request, comes last.
 """
 
 from regproxy.engine.certificates import Certificates

@@ -18,6 +18,9 @@ PREDECESSOR_PASSPHRASE = b"foobar"
 LIFETIME_DAYS = 825
 """The longest lifetime that Apple's and the CA/Browser Forum's rules accept from a private authority."""
 
+WARN_BEFORE = dt.timedelta(days=90)
+"""A CA that ends sooner is told of at each start: every client has to be given the next one."""
+
 type SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
@@ -33,6 +36,14 @@ class Authority:
     key: SigningKey
     chain_pem: bytes
     """The certificate file's bytes, as `/ca.crt` serves them."""
+
+    def end_is_near(self, certificate_file: Path, now: dt.datetime) -> tuple[str, ...]:
+        """Return the line that warns of a CA that ends soon, none if there is time."""
+        ends = self.certificate.not_valid_after_utc
+        if ends - now > WARN_BEFORE:
+            return ()
+        words = f"the CA certificate {certificate_file} ends on {ends:%Y-%m-%d}, in {(ends - now).days} days: "
+        return (words + "make a new CA and let every client trust it before",)
 
     def __repr__(self) -> str:
         """Show the subject only."""
@@ -65,6 +76,11 @@ def _load(certificate_file: Path, key_file: Path, passphrase: str | None, now: d
             f"the CA certificate {certificate_file} ended on {certificate.not_valid_after_utc:%Y-%m-%d}: "
             f"put a new one there, or remove it and {key_file.name} to get a new CA"
         )
+    if not _may_sign(certificate):
+        raise AuthorityError(
+            f"the certificate {certificate_file} is not that of a CA (basicConstraints CA:TRUE, keyUsage keyCertSign), "
+            "clients would refuse what it signs: put the CA's own certificate and key there"
+        )
     try:
         key_pem = key_file.read_bytes()
     except FileNotFoundError:
@@ -76,8 +92,23 @@ def _load(certificate_file: Path, key_file: Path, passphrase: str | None, now: d
         raise AuthorityError(f"the CA key {key_file} cannot be read: {_reason(error)}") from None
     key = _load_key(key_file, key_pem, passphrase)
     if key.public_key() != certificate.public_key():
-        raise AuthorityError(f"the CA key {key_file} does not belong to the certificate {certificate_file}")
+        raise AuthorityError(
+            f"the CA key {key_file} does not belong to the certificate {certificate_file}: "
+            "put the key of that certificate there, or remove both to get a new CA"
+        )
     return Authority(certificate, key, chain_pem)
+
+
+def _may_sign(certificate: x509.Certificate) -> bool:
+    """Whether clients accept it as an issuer (RFC 5280 section 6.1.4 k and n); an X.509 v1 root cannot say."""
+    if certificate.version is x509.Version.v1:
+        return True
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        usage = next((each for each in certificate.extensions if isinstance(each.value, x509.KeyUsage)), None)
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return False
+    return constraints.value.ca and (usage is None or usage.value.key_cert_sign)
 
 
 def _load_key(key_file: Path, key_pem: bytes, passphrase: str | None) -> SigningKey:

@@ -99,9 +99,18 @@ def issue_leaf(authority: Authority, key: SigningKey, host: str, now: dt.datetim
         .add_extension(x509.SubjectAlternativeName([_alternative_name(host)]), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
+        .add_extension(_authority_key_identifier(authority), critical=False)
         .sign(authority.key, hashes.SHA256())
     )
+
+
+def _authority_key_identifier(authority: Authority) -> x509.AuthorityKeyIdentifier:
+    """Return the CA's own identifier: OpenSSL takes another one for another CA (RFC 5280 section 4.2.1.1)."""
+    try:
+        own = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except x509.ExtensionNotFound:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own.value)
 
 
 def _alternative_name(host: str) -> x509.GeneralName:

@@ -8,6 +8,8 @@ whether the text may be shown.
 import re
 from pathlib import Path
 
+from regproxy.policy.adoption import OldCache
+
 _UNIT_S = {
     "years": 365 * 86400,
     "months": 30 * 86400,
@@ -89,6 +91,14 @@ def parse_count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,2}", stripped) or not 1 <= int(stripped) <= _LARGEST_COUNT:
         raise ValueError(f"not a number from 1 to {_LARGEST_COUNT}")
     return int(stripped)
+
+
+def parse_old_cache(text: str) -> OldCache:
+    """Return what becomes of a predecessor's cache."""
+    try:
+        return OldCache(text.strip().lower())
+    except ValueError:
+        raise ValueError(f"not one of {', '.join(OldCache)}") from None
 
 
 def parse_path(text: str) -> Path:

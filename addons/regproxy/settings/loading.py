@@ -63,6 +63,7 @@ class _Reader:
             cert_password=self._value("CERT_PASSWORD", str, unquote=False),
             cache_max_size_bytes=self._value("CACHE_MAX_SIZE", grammar.parse_size_bytes),
             cache_inactive_s=self._time_s("CACHE_INACTIVE"),
+            old_cache=self._value("OLD_CACHE", grammar.parse_old_cache),
             registries=self._registries(credentials),
             credentials=credentials,
             verify_ssl=self._flag("VERIFY_SSL"),

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from regproxy.policy.adoption import OldCache
 from regproxy.policy.credentials import Credential
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
@@ -43,6 +44,8 @@ class Settings:
     cache_max_size_bytes: int
     cache_inactive_s: float
     """Content that was not read for so long is removed."""
+    old_cache: OldCache
+    """What becomes of an nginx predecessor's cache in the cache directory."""
     registries: tuple[HostPattern, ...]
     """Hosts to intercept besides the built-in ones; the hosts of `credentials` are among them."""
     credentials: tuple[Credential, ...]

@@ -55,6 +55,12 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         meaning="Most bytes the cache may use; the least recently used goes first",
     ),
     Setting(variable="CACHE_INACTIVE", default="60d", meaning="Content that was not read for so long is removed"),
+    Setting(
+        variable="OLD_CACHE",
+        default="copy",
+        meaning="A predecessor's (nginx) cache in `CACHE_DIRECTORY`: `copy` takes its content over and leaves its "
+        "files, `move` removes what was taken over, `ignore` does not look",
+    ),
     Setting(variable="CA_DIRECTORY", default="/ca", meaning="Where the CA is kept; a new one is made if it is empty"),
     Setting(variable="CA_CRT_FILE", default_note="`ca.crt` in `CA_DIRECTORY`", meaning="Certificate of the CA (PEM)"),
     Setting(variable="CA_KEY_FILE", default_note="`ca.key` in `CA_DIRECTORY`", meaning="Private key of the CA (PEM)"),

@@ -27,6 +27,7 @@ from regproxy.settings import Settings, SettingsError, load_settings
 from regproxy.stack.announcements import announce
 from regproxy.stack.core import Core
 from regproxy.stack.warm_reads import WarmReads
+from regproxy.store.adoption import adopt_old_cache
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
 
@@ -109,10 +110,13 @@ class Startup:
         self._core.start(store, upstream, authority)
         asyncio_utils.create_task(store.housekeeping(), name="store housekeeping", keep_ref=True)
         self._choose_road(settings)
-        for warning in settings.warnings:
+        ca_warnings = authority.end_is_near(settings.ca_certificate_file, dt.datetime.now(dt.UTC))
+        for warning in (*settings.warnings, *ca_warnings):
             logger.warning("%s", warning)
         logger.info("%s", summary(settings))
         asyncio_utils.create_task(_listen(), name="listen", keep_ref=True)
+        adopting = adopt_old_cache(store, settings.old_cache, settings.cache_inactive_s)
+        asyncio_utils.create_task(adopting, name="take over an old cache", keep_ref=True)
 
     def _choose_road(self, settings: Settings) -> None:
         """Leave mitmproxy's hooks out where that is possible: a user interface must see every request."""

@@ -131,6 +131,11 @@ class Store:
         if not self._doubts:
             beat_no_more(self._layout)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was opened and not yet closed; for any thread."""
+        return self._ledger is not None
+
     # Content.
 
     def open_content(self, digest: Digest) -> StoredContent | None:
@@ -156,6 +161,23 @@ class Store:
             raise ValueError(f"content of {len(body)} bytes hashes to {actual}, not to {digest}")
         in_doubt = digest in self._doubts.unverified
         await self._open_ledger().put(digest, body, media_type, trust_stored=not in_doubt)
+        self._doubts.settle(digest)
+
+    def holds(self, digest: Digest) -> bool:
+        """Whether content is stored and may be served; asking is not an access."""
+        return digest not in self._doubts.unverified and self._layout.content(digest).exists()
+
+    async def set_aside(self, total_bytes: int) -> None:
+        """Hold room for one content of an old cache, 0 lets go; StoreFull when other content would have to go."""
+        await self._open_ledger().set_aside(total_bytes)
+
+    async def adopt(self, digest: Digest, path: Path, media_type: str, used_at_s: float) -> None:
+        """Store a file whose content was verified, by rename, as last used at that Unix time; ends `set_aside`.
+
+        Nothing is known of where the content came from.
+        """
+        in_doubt = digest in self._doubts.unverified
+        await self._open_ledger().adopt(digest, path, media_type, used_at_s, trust_stored=not in_doubt)
         self._doubts.settle(digest)
 
     async def media_type(self, digest: Digest) -> str | None:

@@ -52,6 +52,7 @@ class Room:
         self._cap_bytes, self._min_free_bytes = cap_bytes, min_free_bytes
         self._partials: dict[Digest, int] = {}
         self._idle_since: dict[Digest, float] = {}
+        self._set_aside_bytes = 0
 
     def add_leftover(self, leftover: Leftover) -> None:
         """Count a partial file that was found; oldest first."""
@@ -67,6 +68,14 @@ class Room:
         total_bytes = on_disk_bytes(total_bytes)
         self.make(total_bytes - self._partials.get(digest, 0))
         self._partials[digest] = total_bytes
+
+    def set_aside(self, total_bytes: int) -> None:
+        """Hold so many bytes for content of an old cache, 0 for none; StoreFull when something would have to go."""
+        self._set_aside_bytes = 0
+        total_bytes = on_disk_bytes(total_bytes)
+        if total_bytes and self._shortage_bytes(total_bytes) > 0:
+            raise self._full(total_bytes)
+        self._set_aside_bytes = total_bytes
 
     def settle(self, digest: Digest, kept_bytes: int, now_s: float) -> None:
         """Note that an ingest ended and so many bytes of its partial file stay."""
@@ -112,7 +121,7 @@ class Room:
         content_bytes = self._index.content_bytes()
         return Usage(
             content_bytes=content_bytes + sum(self.unindexed.values()),
-            partial_bytes=sum(self._partials.values()),
+            partial_bytes=sum(self._partials.values()) + self._set_aside_bytes,
             index_bytes=self._index.volume() - content_bytes,
             entries=len(self._index),
         )

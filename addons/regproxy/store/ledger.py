@@ -10,6 +10,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from regproxy.oci.digest import Digest
 from regproxy.store.accesses import Accesses
@@ -107,6 +108,25 @@ class Ledger:
                 scratch.unlink(missing_ok=True)
 
         await self._change("store content", put)
+
+    async def set_aside(self, total_bytes: int) -> None:
+        """Hold so many bytes for content of an old cache, 0 for none; StoreFull when something would have to go."""
+        await self._change("make room", lambda: self._room.set_aside(total_bytes))
+
+    async def adopt(
+        self, digest: Digest, path: Path, media_type: str, used_at_s: float, *, trust_stored: bool = True
+    ) -> None:
+        """Make a verified file content, in the room that was set aside; content that is stored stays as it is."""
+
+        def adopt() -> None:
+            key = content_key(digest)
+            known = self._index.media_type(key)
+            if not trust_stored or known is None or not self._layout.content(digest).exists():
+                self._index.adopt(key, path, media_type, used_at_s)
+                self._room.unindexed.pop(digest, None)
+            self._room.set_aside(0)
+
+        await self._change("store content", adopt)
 
     async def media_type(self, digest: Digest) -> str | None:
         """Return the media type content was stored with, "" for a blob, None when it is not there."""

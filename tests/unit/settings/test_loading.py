@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from regproxy.policy.adoption import OldCache
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
 from regproxy.settings import Settings, SettingsError, load_settings
@@ -32,6 +33,7 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("CACHE_DIRECTORY", lambda s: s.cache_directory, Path("/docker_mirror_cache"), "'/a b'", Path("/a b")),
     ("CACHE_MAX_SIZE", lambda s: s.cache_max_size_bytes, 32 << 30, "500m", 500 << 20),
     ("CACHE_INACTIVE", lambda s: s.cache_inactive_s, 60 * 86400, "1h30m", 5400),
+    ("OLD_CACHE", lambda s: s.old_cache, OldCache.COPY, "Move", OldCache.MOVE),
     ("CA_DIRECTORY", lambda s: s.ca_certificate_file, Path("/ca/ca.crt"), "/x", Path("/x/ca.crt")),
     ("CA_CRT_FILE", lambda s: s.ca_certificate_file, Path("/ca/ca.crt"), "/y/c.pem", Path("/y/c.pem")),
     ("CA_KEY_FILE", lambda s: s.ca_key_file, Path("/ca/ca.key"), "/y/k.pem", Path("/y/k.pem")),
@@ -122,6 +124,7 @@ def test_every_variable_of_the_table_is_tested() -> None:
         ("LISTEN_HOST", "a b", "not an address or host name"),
         ("CACHE_MAX_SIZE", "32gb", "not a size such as 1048576, 512k, 100m or 32g"),
         ("CACHE_DIRECTORY", "''", "not a path (empty or with a control character)"),
+        ("OLD_CACHE", "delete", "not one of copy, move, ignore"),
     ],
 )
 def test_a_bad_value_is_one_line_with_name_value_and_reason(variable: str, value: str, reason: str) -> None:
