@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import logging
-import os
+import random
 import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ from regproxy.store.partial import PartialFile
 type OpenStore = Callable[..., Store]
 type Landed = Callable[[Store, Digest], Awaitable[None]]
 
-BODY = os.urandom(100_000)
+BODY = random.Random(7).randbytes(100_000)  # noqa: S311 - not a secret
 DIGEST = Digest.of(BODY)
 
 
