@@ -15,8 +15,16 @@ from pathlib import Path
 from lab.addresses import Address
 
 DEBIAN_PACKAGES: Mapping[str, str] = {
+    "/usr/lib/podman/netavark": "netavark",
+    "avahi-daemon": "avahi-daemon",
+    "buildah": "buildah",
+    "debootstrap": "debootstrap",
     "docker-registry": "docker-registry",
+    "ip": "iproute2",
     "nginx": "nginx-light",
+    "podman": "podman",
+    "podman-compose": "podman-compose",
+    "runc": "runc",
     "shellcheck": "shellcheck",
     "skopeo": "skopeo",
 }

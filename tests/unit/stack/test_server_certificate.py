@@ -66,7 +66,8 @@ def test_a_good_pair_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_a_pair_that_is_not_good_is_replaced(tmp_path: Path, change: str) -> None:
     """It is nearly over, for other names, of another CA, or damaged: a new one is written over it."""
     run(tmp_path, *NAMES)
-    before, names, now = leaf(tmp_path), NAMES, NOW
+    names: tuple[str, ...] = NAMES
+    before, now = leaf(tmp_path), NOW
     key_file = tmp_path / "certs/registry.local.key"
     match change:
         case "old":
