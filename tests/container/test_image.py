@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,8 +86,8 @@ class TestContent:
         listed = podman.run(
             "run", "--rm", "--network=none", "--entrypoint=ls", image, "-A", "/opt/registry-proxy"
         ).stdout
-        expected = {".venv", "LICENSE", "__pycache__", "addons", "config", "entrypoint.sh", "healthcheck.py"}
-        assert set(listed.split()) == expected
+        programs = {"addons", "config", "entrypoint.sh", "healthcheck.py", "process_one.py"}
+        assert set(listed.split()) == programs | {".venv", "LICENSE", "__pycache__"}
 
     def test_its_user_cannot_change_it(self, podman: Podman, image: str) -> None:
         """With a writable root file system the program is still not its user's."""
@@ -132,6 +133,13 @@ class TestSealed:
         podman.run("restart", "--time", str(STOP_LIMIT_S), container.name)
 
         assert container.wait_ready(ADDRESS).execute("cat", "/ca/ca.crt") == before
+
+    @pytest.mark.parametrize("delay_s", [0.0, 0.3, 0.6, 0.9])
+    def test_it_ends_at_a_term_that_comes_while_it_starts(self, start: StartImage, delay_s: float) -> None:
+        """Process 1 has a handler at every moment: it is never killed after the time of grace."""
+        container = start(*SEALED)
+        time.sleep(delay_s)
+        assert container.stop(STOP_LIMIT_S) == 0
 
     def test_its_health_check_tells_the_truth(self, podman: Podman, start: StartImage, tmp_path: Path) -> None:
         """0 while it serves, on the port of its settings, also where these are a file; 1 when nobody is there."""
