@@ -68,13 +68,19 @@ class Podman:
         return self.execute([find_program("podman"), *arguments], check=check, limit_s=limit_s)
 
     def execute(
-        self, command: Sequence[str], *, check: bool = True, limit_s: float = _LIMIT_S, cwd: Path | None = None
+        self,
+        command: Sequence[str],
+        *,
+        check: bool = True,
+        limit_s: float = _LIMIT_S,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run any program that works on this podman's state."""
+        """Run any program that works on this podman's state; `environment` is instead of `self.environment`."""
         completed = subprocess.run(
             command,
             cwd=cwd or self.directory,
-            env=self.environment,
+            env=environment or self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -141,7 +147,11 @@ class Container:
     @property
     def is_running(self) -> bool:
         """Whether it has not ended."""
-        return bool(self._podman.inspect("container", self.name)["State"]["Running"])
+        return bool(self.inspect()["State"]["Running"])
+
+    def inspect(self) -> dict[str, Any]:
+        """Return what podman knows of it."""
+        return self._podman.inspect("container", self.name)
 
     def wait(self) -> int:
         """Return its exit code once it has ended by itself."""
@@ -150,7 +160,7 @@ class Container:
     def stop(self, limit_s: int) -> int:
         """Send its stop signal, after `limit_s` seconds KILL, and return the exit code: 137 is a KILL."""
         self._podman.run("stop", "--time", str(limit_s), self.name)
-        return int(self._podman.inspect("container", self.name)["State"]["ExitCode"])
+        return int(self.inspect()["State"]["ExitCode"])
 
     def remove(self) -> None:
         """Remove it and its anonymous volumes, running or not."""
