@@ -6,7 +6,7 @@ cd -- "$(dirname -- "$0")"
 
 compose=${COMPOSE:-docker compose}
 # A failed collection must not leave the office without its registry.
-trap '$compose start registry' EXIT
-$compose stop registry
+trap '$compose start registry.local' EXIT
+$compose stop registry.local
 # shellcheck disable=SC2086  # a command and its arguments
-$compose run --rm registry registry garbage-collect --delete-untagged /etc/docker/registry/config.yml
+$compose run --rm --no-deps registry.local registry garbage-collect --delete-untagged /etc/docker/registry/config.yml
