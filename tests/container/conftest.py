@@ -94,9 +94,12 @@ def image(podman: Podman, supplies: Supplies) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _no_containers_left(podman: Podman) -> Iterator[None]:
-    """Remove the containers of each test when it ends, and tell what they printed."""
+def _no_containers_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Remove the containers of each test that has any when it ends, and tell what they printed."""
     yield
+    if "podman" not in request.fixturenames:
+        return
+    podman: Podman = request.getfixturevalue("podman")
     for name in podman.run("ps", "--all", "--quiet").stdout.split():
         print(podman.run("logs", name, check=False))  # noqa: T201 - in the report of a failed test
     podman.run("rm", "--all", "--force", "--volumes", "--time", "1", check=False)

@@ -15,6 +15,10 @@ from typing import Any
 from lab.addresses import Address
 from lab.programs import LabError, find_program
 
+_PROGRAMS = (
+    *("podman", "buildah", "runc", "/usr/lib/podman/netavark", "/usr/lib/podman/aardvark-dns", "podman-compose"),
+    *("debootstrap", "ip", "bwrap", "avahi-daemon", "avahi-publish", "dbus-daemon", "docker-registry", "skopeo"),
+)
 _LIMIT_S = 100.0
 _READY_LIMIT_S = 30.0
 _POLL_S = 0.05
@@ -184,7 +188,7 @@ def why_not() -> str | None:
     if os.geteuid() != 0:
         return "containers are built and run as root here"
     try:
-        for program in ("podman", "buildah", "runc", "debootstrap", "ip", "/usr/lib/podman/netavark"):
+        for program in _PROGRAMS:
             find_program(program)
     except LabError as error:
         return str(error)

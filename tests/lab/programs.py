@@ -15,9 +15,13 @@ from pathlib import Path
 from lab.addresses import Address
 
 DEBIAN_PACKAGES: Mapping[str, str] = {
+    "/usr/lib/podman/aardvark-dns": "aardvark-dns",
     "/usr/lib/podman/netavark": "netavark",
     "avahi-daemon": "avahi-daemon",
+    "avahi-publish": "avahi-utils",
     "buildah": "buildah",
+    "bwrap": "bubblewrap",
+    "dbus-daemon": "dbus-daemon",
     "debootstrap": "debootstrap",
     "docker-registry": "docker-registry",
     "ip": "iproute2",
