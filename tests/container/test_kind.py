@@ -69,7 +69,7 @@ def recipe() -> str:
 
 
 def test_the_recipe_changes_a_node(proxy: Proxy, node: Path) -> None:
-    """The drop-in gives containerd the proxy and what is not to go through it, the node trusts the CA, the unit is restarted."""
+    """Its containerd gets the proxy and what is not to go through it, and is restarted; it trusts the CA."""
     proxy.address = proxy.address._replace(port=3128)
     with proxy:
         path = f"{node.parent}/bin:/usr/sbin:/usr/bin:/sbin:/bin"

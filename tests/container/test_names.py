@@ -6,7 +6,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -104,6 +104,15 @@ def host(own_network: None) -> Iterator[Host]:
         subprocess.run(["ip", "link", "delete", "office0"], check=False)
 
 
+def wait_until(is_so: Callable[[], bool], program: Program) -> None:
+    """Return when it is so; LabError when that takes too long or the program ends."""
+    deadline_s = time.monotonic() + _START_LIMIT_S
+    while not is_so():
+        if not program.is_running or time.monotonic() > deadline_s:
+            raise LabError(f"{program.name} does not do its work:\n{program.log_tail()}")
+        time.sleep(0.05)
+
+
 @pytest.fixture
 def avahi(host: Host, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Start avahi with a message bus of its own, and yield the environment that leads its tools to it."""
@@ -116,14 +125,11 @@ def avahi(host: Host, tmp_path: Path) -> Iterator[dict[str, str]]:
     with ExitStack() as cleanup:
         bus = Program("bus", bus_command, tmp_path, environment=environment)
         daemon = Program("avahi", [*own_run, str(tmp_path / "avahi.conf")], tmp_path, environment=environment)
-        for program, is_ready in ((bus, bus_socket.exists), (daemon, lambda: host.ask("office.local") == ADDRESS)):
+        for program in (bus, daemon):
             program.start()
             cleanup.callback(program.kill)
-            deadline_s = time.monotonic() + _START_LIMIT_S
-            while not is_ready():
-                if not program.is_running or time.monotonic() > deadline_s:
-                    raise LabError(f"{program.name} does not start:\n{program.log_tail()}")
-                time.sleep(0.05)
+            wait_until(bus_socket.exists, program)
+        wait_until(lambda: host.ask("office.local") == ADDRESS, daemon)
         yield environment
 
 
@@ -139,9 +145,7 @@ def test_registry_local_is_found_by_a_host(avahi: dict[str, str], host: Host, tm
     publisher = Program("publisher", words, tmp_path, environment=avahi)
     publisher.start()
     try:
-        deadline_s = time.monotonic() + _START_LIMIT_S
-        while (found := host.ask("registry.local")) is None and time.monotonic() < deadline_s:
-            assert publisher.is_running, publisher.log_tail()
-        assert found == ADDRESS
+        wait_until(lambda: host.ask("registry.local") is not None, publisher)
+        assert host.ask("registry.local") == ADDRESS
     finally:
         publisher.kill()

@@ -47,7 +47,13 @@ def test_systemd_finds_nothing_wrong_with_the_unit(unit: Path, tmp_path: Path) -
 def test_the_service_is_closed(tmp_path: Path) -> None:
     """What the service could do to the machine is little, by the measure of systemd itself."""
     shutil.copy(UNIT, tmp_path)
-    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSED}", tmp_path / UNIT.name]
+    command = [
+        "systemd-analyze",
+        "security",
+        "--offline=true",
+        f"--threshold={MOST_EXPOSED}",
+        str(tmp_path / UNIT.name),
+    ]
     measured = subprocess.run(command, capture_output=True, text=True, check=False)
     assert measured.returncode == 0, measured.stdout
 
