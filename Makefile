@@ -8,7 +8,7 @@ BIN := .venv/bin
 CONTAINER_PROGRAMS := avahi-daemon:avahi-daemon avahi-publish:avahi-utils buildah:buildah bwrap:bubblewrap \
 	dbus-daemon:dbus-daemon debootstrap:debootstrap ip:iproute2 podman:podman podman-compose:podman-compose runc:runc /usr/lib/podman/netavark:netavark /usr/lib/podman/aardvark-dns:aardvark-dns \
 	systemd-analyze:systemd
-SHELL_SCRIPTS := entrypoint.sh .ci/run $(wildcard scripts/*)
+SHELL_SCRIPTS := entrypoint.sh .ci/run $(wildcard scripts/* docs/deploy/*/*.sh)
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -25,7 +25,7 @@ test: ## Run all tests; ARGS="-k word" selects some
 test-container: ## Build the image and run it and the recipes of docs/deploy, as root; elsewhere it says why not
 	@scripts/bootstrap dev
 	-@scripts/test-packages $(CONTAINER_PROGRAMS)
-	@$(BIN)/python -m pytest -m container tests/container $(ARGS)
+	@$(BIN)/python -m pytest -m container --timeout=600 tests/container $(ARGS)
 
 bench: ## Compare with nginx, docker-registry, Squid and mitmdump; ARGS="--quick" for a look
 	@scripts/bootstrap dev
