@@ -6,7 +6,8 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 # What the tests of the image need besides: program:Debian package.
 CONTAINER_PROGRAMS := avahi-daemon:avahi-daemon avahi-publish:avahi-utils buildah:buildah bwrap:bubblewrap \
-	dbus-daemon:dbus-daemon debootstrap:debootstrap ip:iproute2 podman:podman podman-compose:podman-compose runc:runc /usr/lib/podman/netavark:netavark /usr/lib/podman/aardvark-dns:aardvark-dns \
+	dbus-daemon:dbus-daemon debootstrap:debootstrap docker-compose:docker-compose ip:iproute2 podman:podman \
+	podman-compose:podman-compose runc:runc /usr/lib/podman/netavark:netavark /usr/lib/podman/aardvark-dns:aardvark-dns \
 	systemd-analyze:systemd
 SHELL_SCRIPTS := entrypoint.sh .ci/run $(wildcard scripts/* docs/deploy/*/*.sh)
 

@@ -1,5 +1,6 @@
 """docs/deploy/compose.yaml, started as it is; what a test adds is an upstream registry that it can reach."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lab.addresses import Address
 from lab.image import make_image
 from lab.lab import Lab
 from lab.podman import Podman
+from lab.programs import find_program
 from lab.skopeo import Skopeo, hash_files
 
 pytestmark = pytest.mark.container
@@ -71,3 +73,12 @@ def test_a_pull_through_the_service(compose: Compose, lab: Lab, tmp_path: Path) 
     assert told["EffectiveCaps"] in (None, [])
     assert proxy.execute("id", "-u").strip() == "1000"
     assert '"upstream_cache_status":"MISS"' in proxy.log
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "office/compose.yaml"])
+def test_docker_compose_accepts_the_file(own_network: None, name: str) -> None:
+    """Docker's own program knows every key; there is no Docker here to start it with."""
+    assert own_network is None
+    command = [find_program("docker-compose"), "--file", str(ROOT / "docs/deploy" / name), "config", "--quiet"]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")

@@ -17,7 +17,8 @@ from lab.programs import LabError, find_program
 
 _PROGRAMS = (
     *("podman", "buildah", "runc", "/usr/lib/podman/netavark", "/usr/lib/podman/aardvark-dns", "podman-compose"),
-    *("debootstrap", "ip", "bwrap", "avahi-daemon", "avahi-publish", "dbus-daemon", "docker-registry", "skopeo"),
+    *("debootstrap", "ip", "bwrap", "avahi-daemon", "avahi-publish", "dbus-daemon", "docker-compose"),
+    *("docker-registry", "skopeo"),
 )
 _LIMIT_S = 100.0
 _READY_LIMIT_S = 30.0

@@ -23,6 +23,7 @@ DEBIAN_PACKAGES: Mapping[str, str] = {
     "bwrap": "bubblewrap",
     "dbus-daemon": "dbus-daemon",
     "debootstrap": "debootstrap",
+    "docker-compose": "docker-compose",
     "docker-registry": "docker-registry",
     "ip": "iproute2",
     "nginx": "nginx-light",
