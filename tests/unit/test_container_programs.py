@@ -1,7 +1,9 @@
 """What runs beside the proxy in a container: the health check, and the way to be process 1."""
 
 import runpy
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -86,6 +88,26 @@ def test_it_asks_where_the_settings_file_lets_the_proxy_listen(tmp_path: Path) -
     environ = {"CONFIG_FILE": str(tmp_path / "settings.yaml")}
     assert listening_address(environ) == ("192.0.2.7", 3333)
     assert listening_address({**environ, "LISTEN_PORT": "4444"}) == ("192.0.2.7", 4444)
+
+
+def test_sqlite_has_a_place_for_its_temporary_files(tmp_path: Path) -> None:
+    """With a read-only root file system it would find none: the cache directory may be the only one to write to."""
+    programs, cache = tmp_path / "bin", tmp_path / "the cache"
+    programs.mkdir()
+    (programs / "mitmdump").write_text('#!/bin/sh\necho "$SQLITE_TMPDIR"\n')
+    (programs / "python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    (tmp_path / "checkout").mkdir()
+    shutil.copy(ROOT / "entrypoint.sh", tmp_path / "checkout")
+    (tmp_path / "checkout/addons").symlink_to(ROOT / "addons")
+    directories = {"CACHE_DIRECTORY": str(cache), "CA_DIRECTORY": str(tmp_path / "ca")}
+    environment = {"PATH": f"{programs}:/usr/bin:/bin", "LISTEN_HOST": "127.0.0.1", **directories}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        environment["LISTEN_PORT"] = str(free.getsockname()[1])
+    entry = tmp_path / "checkout/entrypoint.sh"
+    done = subprocess.run([entry], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{cache}\n"
 
 
 def test_process_one_becomes_the_program(tmp_path: Path) -> None:
