@@ -74,7 +74,7 @@ def test_its_command_runs_where_only_the_state_can_be_written(own_network: None,
     command = [
         *(find_program("bwrap"), "--unshare-user", "--uid", "61234", "--gid", "61234", "--cap-drop", "ALL"),
         *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/opt"),
-        *("--ro-bind", sys.prefix, sys.prefix),
+        *("--ro-bind", sys.prefix, sys.prefix, "--ro-bind", str(ROOT), str(ROOT)),
         *("--tmpfs", "/var/lib", "--bind", str(state), "/var/lib/registry-proxy"),
         *("--tmpfs", "/run", "--ro-bind", str(credentials), "/run/credentials", "--ro-bind", str(ROOT), PLACE),
         *("--die-with-parent", "--", start),
