@@ -1,13 +1,18 @@
 # Every target sets up what it needs; nothing has to be installed before.
 .DEFAULT_GOAL := help
-.PHONY: help serve test bench check lint format lock clean
+.PHONY: help serve test test-container bench check lint format lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
-SHELL_SCRIPTS := entrypoint.sh .ci/run $(wildcard scripts/*)
+# What the tests of the image need besides: program:Debian package.
+CONTAINER_PROGRAMS := avahi-daemon:avahi-daemon avahi-publish:avahi-utils buildah:buildah bwrap:bubblewrap \
+	dbus-daemon:dbus-daemon debootstrap:debootstrap docker-compose:docker-compose ip:iproute2 podman:podman \
+	podman-compose:podman-compose runc:runc /usr/lib/podman/netavark:netavark /usr/lib/podman/aardvark-dns:aardvark-dns \
+	systemd-analyze:systemd
+SHELL_SCRIPTS := entrypoint.sh .ci/run $(wildcard scripts/* docs/deploy/*/*.sh)
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 serve: ## Start the proxy on port 3128, with cache and CA under var/
 	@scripts/bootstrap runtime
@@ -17,6 +22,11 @@ test: ## Run all tests; ARGS="-k word" selects some
 	@scripts/bootstrap dev
 	@scripts/test-packages
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-container: ## Build the image and run it and the recipes of docs/deploy, as root; elsewhere it says why not
+	@scripts/bootstrap dev
+	-@scripts/test-packages $(CONTAINER_PROGRAMS)
+	@$(BIN)/python -m pytest -m container --timeout=600 tests/container $(ARGS)
 
 bench: ## Compare with nginx, docker-registry, Squid and mitmdump; ARGS="--quick" for a look
 	@scripts/bootstrap dev

@@ -10,6 +10,9 @@ fail() {
     exit 1
 }
 
+# Process 1 of a container gets no signal that it does not wait for.
+[ "$$" != 1 ] || trap 'exit 0' TERM INT
+
 root=$(dirname -- "$(readlink -f -- "$0")")
 
 # mitmdump and the Python that checks the settings must be of one environment.
@@ -28,5 +31,10 @@ cache_directory=$(PYTHONPATH="$root/addons" "$python" -P -m regproxy.settings ca
 
 program=$(PYTHONPATH="$root/addons" "$python" -P -m regproxy.settings program) || exit "$?"
 
+# SQLite's temporary files, where there may be no other directory to write to.
+export SQLITE_TMPDIR="$cache_directory"
+
 # The addon opens the port when it is ready to answer: without it, nothing listens.
-exec "$bin/$program" --set server=false --set termlog_verbosity=warn -s "$root/addons/registry_proxy.py" --set "confdir=$cache_directory/.mitmproxy" "$@"
+set -- "$bin/$program" --set server=false --set termlog_verbosity=warn -s "$root/addons/registry_proxy.py" --set "confdir=$cache_directory/.mitmproxy" "$@"
+[ "$$" != 1 ] || exec "$python" -P "$root/process_one.py" "$@"
+exec "$@"

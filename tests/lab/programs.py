@@ -15,10 +15,23 @@ from pathlib import Path
 from lab.addresses import Address
 
 DEBIAN_PACKAGES: Mapping[str, str] = {
+    "/usr/lib/podman/aardvark-dns": "aardvark-dns",
+    "/usr/lib/podman/netavark": "netavark",
+    "avahi-daemon": "avahi-daemon",
+    "avahi-publish": "avahi-utils",
+    "buildah": "buildah",
+    "bwrap": "bubblewrap",
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
+    "dbus-daemon": "dbus-daemon",
+    "debootstrap": "debootstrap",
+    "docker-compose": "docker-compose",
     "docker-registry": "docker-registry",
+    "ip": "iproute2",
     "nginx": "nginx-light",
+    "podman": "podman",
+    "podman-compose": "podman-compose",
+    "runc": "runc",
     "shellcheck": "shellcheck",
     "skopeo": "skopeo",
 }

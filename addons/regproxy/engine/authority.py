@@ -179,6 +179,7 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
     temporary.unlink(missing_ok=True)  # of a start that was killed: in a container every start has the same process id
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(fd, "wb") as file:
+        os.fchmod(fd, mode)  # the umask of the entry point would keep the certificate from those who are to trust it
         file.write(content)
         file.flush()
         os.fsync(fd)

@@ -7,6 +7,7 @@ leaves without a look at their expiry; here a host's context is made once and re
 import datetime as dt
 import ipaddress
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,8 +85,13 @@ class Certificates:
         return _Ready(context, leaf.not_valid_after_utc - LEAF_RENEWAL)
 
 
-def issue_leaf(authority: Authority, key: SigningKey, host: str, now: dt.datetime) -> x509.Certificate:
-    """Return a server certificate for `host` (a name or an IP literal), which does not outlive its authority."""
+def issue_leaf(
+    authority: Authority, key: SigningKey, host: str, now: dt.datetime, *, also: Sequence[str] = ()
+) -> x509.Certificate:
+    """Return a server certificate for `host` (a name or an IP literal), which does not outlive its authority.
+
+    `also` are further names that it is good for.
+    """
     expires = min(now + LEAF_LIFETIME, authority.certificate.not_valid_after_utc)
     return (
         x509.CertificateBuilder()
@@ -96,7 +102,7 @@ def issue_leaf(authority: Authority, key: SigningKey, host: str, now: dt.datetim
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(expires)
-        .add_extension(x509.SubjectAlternativeName([_alternative_name(host)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_alternative_name(name) for name in (host, *also)]), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_authority_key_identifier(authority), critical=False)

@@ -6,6 +6,7 @@ allow.
 The CA is neither parsed nor made here; that is the engine's.
 """
 
+import contextlib
 import errno
 import os
 import socket
@@ -90,7 +91,7 @@ def _directory_problems(variable: str, value: Path, directory: Path, content: st
         reason = "a file is in the way" if isinstance(error, FileExistsError) else error.strerror
         yield (
             f"{variable}={value}: {content} cannot be written there ({reason}, user id {os.geteuid()}): "
-            f"give that user the directory or set {variable}"
+            f"give that user the directory{_or_run_as_owner(directory, error)} or set {variable}"
         )
 
 
@@ -129,7 +130,20 @@ def _unreadable(variable: str, path: Path) -> Iterator[str]:
         if not path.read_bytes().strip():
             yield f"{variable}={path}: the file is empty"
     except OSError as error:
-        yield f"{variable}={path}: cannot be read ({error.strerror}, user id {os.geteuid()})"
+        reason = f"{error.strerror}, user id {os.geteuid()}"
+        remedy = _or_run_as_owner(path, error)
+        yield f"{variable}={path}: cannot be read ({reason})" + (f": give that user the file{remedy}" if remedy else "")
+
+
+def _or_run_as_owner(path: Path, error: OSError) -> str:
+    """Return the second remedy where it is one: volumes of a container that ran as root are still root's."""
+    if not isinstance(error, PermissionError):
+        return ""
+    with contextlib.suppress(OSError):
+        owner = path.stat().st_uid
+        if owner != os.geteuid():
+            return f" (chown -R {os.geteuid()} {path}), run as its owner (a container: --user {owner})"
+    return ""
 
 
 def _bundle_problems(bundle: Path | None) -> Iterator[str]:

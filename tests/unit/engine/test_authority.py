@@ -83,6 +83,18 @@ def test_the_key_of_a_new_authority_is_for_its_owner_only(tmp_path: Path) -> Non
     assert {path.name for path in (tmp_path / "ca").iterdir()} == {"ca.crt", "ca.key"}
 
 
+def test_everybody_may_read_the_certificate_of_a_new_authority(tmp_path: Path) -> None:
+    """It is to be trusted by others; the entry point's umask of 077 is for the cache."""
+    before = os.umask(0o077)
+    try:
+        load(tmp_path / "ca")
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "ca" / "ca.crt").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "ca" / "ca.key").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_second_start_uses_the_same_authority(tmp_path: Path) -> None:
     """Clients that trust the CA go on trusting it, and `/ca.crt` is the file's bytes."""
     created, loaded = load(tmp_path), load(tmp_path)
