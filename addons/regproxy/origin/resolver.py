@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from aiohttp import abc
 
 from regproxy.policy.addresses import forbidden_reason
-from regproxy.policy.interception import BUILT_IN_HOSTS, HostPattern
+from regproxy.policy.interception import BUILT_IN_HOSTS, HostPattern, find_pattern
 from regproxy.policy.mappings import UpstreamMapping, find_mapping
 
 type AddressRule = Callable[[str], str | None]
@@ -26,7 +26,7 @@ class AddressForbiddenError(OSError):
 
 def is_listed(host: str, port: int, patterns: Iterable[HostPattern]) -> bool:
     """Whether the operator named this host, so that it may be anywhere."""
-    return host in BUILT_IN_HOSTS or any(pattern.matches(host, port) for pattern in patterns)
+    return host in BUILT_IN_HOSTS or find_pattern(host, port, patterns) is not None
 
 
 async def resolve(

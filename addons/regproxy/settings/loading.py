@@ -5,6 +5,7 @@ malformed login, host or pattern in its lists, a boolean in other words) is a wa
 with it starts here. Whether the port is free or a directory can be written is `preflight`'s question, not asked here.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from regproxy.policy.credentials import Credential
 from regproxy.policy.interception import HostPattern, is_intercepted
 from regproxy.policy.mappings import UpstreamMapping
 from regproxy.policy.tiers import Tier, TierName
+from regproxy.policy.upstream_proxy import ForwardProxy, ProxyException, ProxyPlan
 from regproxy.settings import grammar
 from regproxy.settings.credentials import (
     CredentialEntryError,
@@ -20,6 +22,7 @@ from regproxy.settings.credentials import (
     refuse_second_login,
 )
 from regproxy.settings.model import Settings, SettingsError
+from regproxy.settings.resolvers import Resolvers, parse_resolvers
 from regproxy.settings.sources import Raw, Sources, read_sources
 from regproxy.settings.table import BY_VARIABLE
 
@@ -50,6 +53,8 @@ class _Reader:
         """Return the settings; they are worth something only if there is no error."""
         ca_directory = self._path("CA_DIRECTORY")
         credentials = self._credentials()
+        resolvers = self._resolvers()
+        self._doubt_slow_tier()
         return Settings(
             listen_host=self._value("LISTEN_HOST", grammar.parse_listen_host),
             listen_port=self._value("LISTEN_PORT", grammar.parse_port),
@@ -61,18 +66,23 @@ class _Reader:
             cert_password=self._value("CERT_PASSWORD", str, unquote=False),
             cache_max_size_bytes=self._value("CACHE_MAX_SIZE", grammar.parse_size_bytes),
             cache_inactive_s=self._time_s("CACHE_INACTIVE"),
+            cache_min_free_bytes=self._value("CACHE_MIN_FREE", grammar.parse_size_bytes),
             registries=self._registries(credentials),
             credentials=credentials,
             verify_ssl=self._flag("VERIFY_SSL"),
+            verify_ssl_except=self._list("VERIFY_SSL_EXCEPT", _parse_host, self.errors),
             upstream_ca_file=self._optional_path("UPSTREAM_CA_FILE"),
             trusted_hosts=self._list("TRUSTED_HOSTS", _parse_host, self.errors),
             upstream_mappings=self._list("UPSTREAM_MAPPINGS", UpstreamMapping.parse, self.errors),
-            disable_ipv6=self._flag("DISABLE_IPV6"),
+            disable_ipv6=self._flag("DISABLE_IPV6") or resolvers.ipv4_only,
+            nameservers=resolvers.nameservers,
+            upstream_proxies=self._upstream_proxies(),
             download_connections=self._value("DOWNLOAD_CONNECTIONS", grammar.parse_count),
             download_part_bytes=self._value("DOWNLOAD_PART_SIZE", grammar.parse_size_bytes),
             enable_manifest_cache=self._flag("ENABLE_MANIFEST_CACHE"),
             tiers=self._tiers(),
             allow_push=self._flag("ALLOW_PUSH"),
+            allow_push_with_own_auth=self._flag("ALLOW_PUSH_WITH_OWN_AUTH"),
             send_timeout_s=self._time_s("SEND_TIMEOUT"),
             client_body_timeout_s=self._time_s("CLIENT_BODY_TIMEOUT"),
             client_header_timeout_s=self._time_s("CLIENT_HEADER_TIMEOUT"),
@@ -130,11 +140,53 @@ class _Reader:
 
     def _registries(self, credentials: tuple[Credential, ...]) -> tuple[HostPattern, ...]:
         """Return REGISTRIES and the hosts of logins: a login of a host that is only tunnelled could not be used."""
-        patterns = list(self._list("REGISTRIES", _parse_host, self._warnings))
+        patterns = list(self._list("REGISTRIES", _parse_registry, self._warnings))
         for credential in credentials:
-            if not is_intercepted(credential.host, credential.port or _HTTPS_PORT, patterns):
+            port = credential.port or _HTTPS_PORT
+            if any(pattern.tunnelled and pattern.matches(credential.host, port) for pattern in patterns):
+                self._warnings.append(
+                    f"REGISTRIES: {credential.host} is not intercepted, so its login in AUTH_REGISTRIES is not used"
+                )
+            elif not is_intercepted(credential.host, port, patterns):
                 patterns.append(HostPattern(credential.host, credential.port))
         return tuple(patterns)
+
+    def _upstream_proxies(self) -> ProxyPlan:
+        return ProxyPlan(
+            self._forward_proxy("HTTPS_PROXY"),
+            self._forward_proxy("HTTP_PROXY"),
+            self._list("NO_PROXY", ProxyException.parse, self._warnings),
+        )
+
+    def _forward_proxy(self, variable: str) -> ForwardProxy | None:
+        """Return the proxy; the predecessor had no use for the variable, so a bad one is no reason not to start."""
+        raw = self._sources.find(variable)
+        if raw is None:
+            return None
+        try:
+            text = grammar.strip_quotes(raw.text)
+            return ForwardProxy.parse(text) if text else None
+        except ValueError as error:
+            self._warnings.append(raw.problem(f"no proxy is used: {error}"))
+        return None
+
+    def _resolvers(self) -> Resolvers:
+        path = self._path("RESOLVERS_FILE")
+        try:
+            resolvers = parse_resolvers(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return Resolvers()
+        except (OSError, ValueError):
+            self._warnings.append(f"RESOLVERS_FILE={path}: cannot be read, the system's name servers are used")
+            return Resolvers()
+        self._warnings.extend(f"RESOLVERS_FILE={path}: {problem}" for problem in resolvers.problems)
+        return resolvers
+
+    def _doubt_slow_tier(self) -> None:
+        raw = self._sources.find("SLOW_TIER_ENABLED")
+        if raw is not None and grammar.is_true(grammar.strip_quotes(raw.text)):
+            reason = BY_VARIABLE["SLOW_TIER_ENABLED"].meaning.partition(": ")[2]
+            self._warnings.append(raw.problem(f"no effect: {reason}; give CACHE_MAX_SIZE the room of both caches"))
 
     def _credentials(self) -> tuple[Credential, ...]:
         raw = self._sources.get("AUTH_REGISTRIES")
@@ -182,6 +234,13 @@ def _parse_host(text: str) -> HostPattern:
     """Return the pattern of one word; `https://` and slashes at the end are habits without a meaning."""
     bare = text.rstrip("/")
     return HostPattern.parse(bare[len("https://") :] if bare.lower().startswith("https://") else bare)
+
+
+def _parse_registry(text: str) -> HostPattern:
+    """Return the pattern of one word of REGISTRIES; `-host` is an exception from the others."""
+    if not text.startswith("-"):
+        return _parse_host(text)
+    return dataclasses.replace(_parse_host(text[1:]), tunnelled=True)
 
 
 def _reason(word: str, error: ValueError) -> str:

@@ -11,6 +11,7 @@ from regproxy.policy.credentials import Credential
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
 from regproxy.policy.tiers import Tier
+from regproxy.policy.upstream_proxy import ProxyPlan
 
 
 class SettingsError(ValueError):
@@ -40,10 +41,14 @@ class Settings:
     cache_max_size_bytes: int
     cache_inactive_s: float
     """Content that was not read for so long is removed."""
+    cache_min_free_bytes: int
+    """Free space that the cache leaves on its disk."""
     registries: tuple[HostPattern, ...]
-    """Hosts to intercept besides the built-in ones; the hosts of `credentials` are among them."""
+    """Hosts to intercept besides the built-in ones, and exceptions; the hosts of `credentials` are among them."""
     credentials: tuple[Credential, ...]
     verify_ssl: bool
+    verify_ssl_except: tuple[HostPattern, ...]
+    """Upstreams whose certificates are not verified although `verify_ssl` is on."""
     upstream_ca_file: Path | None
     """PEM bundle of authorities that upstreams may use besides the system's."""
     trusted_hosts: tuple[HostPattern, ...]
@@ -51,6 +56,9 @@ class Settings:
     upstream_mappings: tuple[UpstreamMapping, ...]
     disable_ipv6: bool
     """True: upstreams are reached by IPv4 only."""
+    nameservers: tuple[str, ...]
+    """IP addresses of the name servers for upstreams; empty means the system's."""
+    upstream_proxies: ProxyPlan
     download_connections: int
     """Most connections over which one blob is fetched."""
     download_part_bytes: int
@@ -59,6 +67,8 @@ class Settings:
     tiers: tuple[Tier, ...]
     """Tag tiers in the order in which they are tried; the last one, `default`, takes every tag."""
     allow_push: bool
+    allow_push_with_own_auth: bool
+    """True: pushes of clients that send an Authorization pass through."""
     send_timeout_s: float
     """Longest pause between two writes to a client."""
     client_body_timeout_s: float
