@@ -15,7 +15,8 @@ What happens to one pull, from `CONNECT` to the last byte:
     stale in an outage.
 8. A blob is answered by `blob_cache`: from its file, or from the download that is filling it. `sender` moves the
     bytes.
-9. What nobody answered goes to the registry through mitmproxy and streams back.
+9. What nobody answered goes to the registry through mitmproxy, by the way that `upstream_route` chooses, and streams
+    back.
 10. `access_log` writes one line.
 
 Steps 2 to 10 of a warm read, where nothing has to wait, are done without mitmproxy's hooks by `warm_shortcut`.
@@ -35,6 +36,7 @@ from regproxy.stack.ping import RegistryPing
 from regproxy.stack.push_bypass import PushBypass
 from regproxy.stack.setup_responder import SetupResponder
 from regproxy.stack.startup import Startup
+from regproxy.stack.upstream_route import UpstreamRoute
 from regproxy.stack.warm_shortcut import WarmShortcut
 
 _core = Core()
@@ -58,5 +60,6 @@ addons = [
     RegistryPing(_core),
     _manifests,
     _blobs,
+    UpstreamRoute(_core, _interception),
     _access_log,
 ]

@@ -6,6 +6,7 @@ for its child: TLS with a leaf of our CA and our HTTP layer for an intercepted h
 other.
 """
 
+import logging
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -18,6 +19,8 @@ from mitmproxy.proxy.layers.http import HTTPMode
 
 from regproxy.engine.client_tls import InterceptedTlsLayer
 from regproxy.engine.http_layer import RegistryHttpLayer, Shortcut
+
+logger = logging.getLogger(__name__)
 
 CONNECT_START = b"CONNECT "
 """What a connection must begin with to come here for a tunnel."""
@@ -32,10 +35,22 @@ class Intercept:
 
 
 @dataclass(frozen=True, slots=True)
+class Via:
+    """Another proxy on the way."""
+
+    name: str
+    """For messages, without a login."""
+    head: bytes = field(repr=False)
+    """The CONNECT that it is sent; its answer opens the tunnel or not."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tunnel:
     """Connect to the first address that answers, and pass the bytes on untouched."""
 
     addresses: tuple[tuple[str, int], ...]
+    via: Via | None = None
+    """The addresses are this proxy's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +85,13 @@ class RegistryConnectHook(commands.StartHook):
     connect: ConnectRequest
 
 
+def connect_head(host: str, port: int, authorization: str | None) -> bytes:
+    """Return the CONNECT request that asks another proxy for a tunnel."""
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    login = f"Proxy-Authorization: {authorization}\r\n" if authorization else ""
+    return f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{login}\r\n".encode()
+
+
 class TunnelServer(connection.Server):
     """The far end of a tunnel, at an address that the stack has checked already."""
 
@@ -81,6 +103,8 @@ class ConnectLayer(layer.Layer):
         super().__init__(layer_context)
         self._shortcut = shortcut
         self._received = bytearray()
+        self._via_name = ""
+        self._via_answer = bytearray()
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         match event:
@@ -112,8 +136,8 @@ class ConnectLayer(layer.Layer):
         match connect.verdict:
             case Intercept():
                 yield from self._intercept(connect)
-            case Tunnel(addresses):
-                yield from self._tunnel(connect, addresses)
+            case Tunnel(addresses, via):
+                yield from self._tunnel(connect, addresses, via)
             case Refuse(status, reason):
                 yield from self._refuse(status, reason)
             case _ as unreachable:
@@ -147,7 +171,9 @@ class ConnectLayer(layer.Layer):
             child = RegistryHttpLayer(self.context, HTTPMode.transparent, self._shortcut)
         yield from self._step_aside(child)
 
-    def _tunnel(self, connect: ConnectRequest, addresses: tuple[tuple[str, int], ...]) -> layer.CommandGenerator[None]:
+    def _tunnel(
+        self, connect: ConnectRequest, addresses: tuple[tuple[str, int], ...], via: Via | None
+    ) -> layer.CommandGenerator[None]:
         failure: str | None = "the name has no address"
         for address in addresses:
             self.context.server = TunnelServer(address=address)
@@ -155,10 +181,48 @@ class ConnectLayer(layer.Layer):
             if failure is None:
                 break
         if failure is not None:
+            logger.info("CONNECT %s:%d fails: %s", connect.host, connect.port, failure)
             yield from self._refuse(502, f"cannot connect to {connect.host}:{connect.port}: {failure}")
-            return
+        elif via is None:
+            yield from self._establish()
+        else:
+            self._via_name, self._via_answer = via.name, bytearray()
+            self._handle_event = self._await_via  # type: ignore[method-assign]
+            yield commands.SendData(self.context.server, via.head)
+
+    def _establish(self) -> layer.CommandGenerator[None]:
         yield commands.SendData(self.context.client, b"HTTP/1.1 200 Connection established\r\n\r\n")
         yield from self._step_aside(TCPLayer(self.context, ignore=True))
+
+    def _await_via(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Read the answer of the other proxy; the client may send its first bytes meanwhile."""
+        match event:
+            case events.DataReceived(connection=self.context.client):
+                self._received += event.data
+            case events.DataReceived():
+                self._via_answer += event.data
+                yield from self._read_via_answer()
+            case events.ConnectionClosed(connection=self.context.client):
+                yield commands.CloseConnection(self.context.server)
+                yield commands.CloseConnection(self.context.client)
+            case events.ConnectionClosed():
+                yield from self._refuse(502, f"{self._via_name} closed the connection")
+            case _:
+                pass
+
+    def _read_via_answer(self) -> layer.CommandGenerator[None]:
+        head, end_of_head, early = bytes(self._via_answer).partition(b"\r\n\r\n")
+        status = head.split(b"\r\n")[0].split(b" ")[1:2]
+        if not end_of_head and len(head) <= HEAD_LIMIT_BYTES:
+            return
+        if end_of_head and status and status[0].startswith(b"2"):
+            yield from self._establish()
+            if early:
+                yield commands.SendData(self.context.client, early)
+            return
+        code = (status[0] if status else b"").decode("ascii", "replace")[:3]
+        yield commands.CloseConnection(self.context.server)
+        yield from self._refuse(502, f"{self._via_name} refused the tunnel ({code or 'no HTTP'})")
 
     def _step_aside(self, child: layer.Layer) -> layer.CommandGenerator[None]:
         """From now on every event goes straight to `child`."""

@@ -6,6 +6,7 @@ of registries are mostly written in Go: `host` covers the names below it, networ
 such, `localhost` and loopback addresses are never sent to a proxy.
 """
 
+import base64
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -126,6 +127,13 @@ class ProxyPlan:
 
 
 DIRECT = ProxyPlan()
+
+
+def proxy_authorization(proxy: ForwardProxy) -> str | None:
+    """Return the value of the `Proxy-Authorization` field for a proxy, None when it wants no login."""
+    if not proxy.username:
+        return None
+    return "Basic " + base64.b64encode(f"{proxy.username}:{proxy.password}".encode()).decode("ascii")
 
 
 def _is_local(host: str) -> bool:

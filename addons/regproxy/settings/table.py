@@ -130,8 +130,8 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
     Setting(
         variable="REGISTRIES",
         default="registry.k8s.io gcr.io quay.io ghcr.io",
-        meaning="Hosts to cache besides Docker Hub: `host`, `host:port`, `*.host`, `http://host:port`; `-host` is never "
-        "intercepted; a list",
+        meaning="Hosts to cache besides Docker Hub: `host`, `host:port`, `*.host`, `http://host:port`; "
+        "`-host` is never intercepted; a list",
     ),
     Setting(
         variable="AUTH_REGISTRIES",
@@ -194,7 +194,7 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
     Setting(
         variable="RESOLVERS_FILE",
         default="/etc/nginx/resolvers.conf",
-        meaning="Name servers for upstreams in the predecessor's form, if the file exists: `resolver 10.0.0.2 ipv6=off;`",
+        meaning="Name servers for upstreams in the predecessor's form, if it exists: `resolver 10.0.0.2 ipv6=off;`",
     ),
     Setting(variable="DOWNLOAD_CONNECTIONS", default="4", meaning="Most connections for one large blob; 1 to 64"),
     Setting(variable="DOWNLOAD_PART_SIZE", default="16m", meaning="Least part of a blob that gets its own connection"),

@@ -8,15 +8,25 @@ import json
 import logging
 import sys
 import time
+from functools import lru_cache
+from typing import NamedTuple
 
 from mitmproxy import http
 
 from regproxy.engine.bodies import attached
 from regproxy.engine.http_layer import Door, Transfer, door
 from regproxy.oci.endpoint import Blob, Manifest
+from regproxy.origin.client import joined_address
+from regproxy.policy.tiers import RequestClass
 from regproxy.stack.exchange import Exchange, exchange_of
 
 logger = logging.getLogger(__name__)
+
+STATUS_FIELD = "X-Docker-Registry-Proxy-Cache-Upstream-Status"
+CLASS_FIELD = "X-Docker-Registry-Proxy-Cache-Type"
+
+# One encoder for all lines: `json.dumps` with other separators than its own makes one for each.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class AccessLog:
@@ -25,17 +35,19 @@ class AccessLog:
     name = "registry-access-log"
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Tell the client what the cache did."""
+        """Tell the client what the cache did; like nginx's `add_header`, nothing where there is nothing to tell."""
         exchange = exchange_of(flow)
         if exchange is None or flow.response is None:
             return
-        flow.response.headers["X-Docker-Registry-Proxy-Cache-Upstream-Status"] = exchange.cache_status
-        flow.response.headers["X-Docker-Registry-Proxy-Cache-Type"] = exchange.request_class
+        if exchange.cache_status:
+            flow.response.headers[STATUS_FIELD] = exchange.cache_status
+        if exchange.request_class:
+            flow.response.headers[CLASS_FIELD] = exchange.request_class
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Log an answer that has been sent; one whose body is a file is logged when the file has been sent."""
         if attached(flow) is None:
-            self.log(flow, _declared_length(flow), None)
+            self.log(flow, _sent_bytes(flow), None)
 
     def registry_body_sent(self, transfer: Transfer) -> None:
         """Log an answer whose body was a file."""
@@ -43,7 +55,7 @@ class AccessLog:
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Log a request that got no answer."""
-        self.log(flow, 0, flow.error.msg if flow.error else None)
+        self.log(flow, passed_bytes(flow.response), flow.error.msg if flow.error else None)
 
     def log(self, flow: http.HTTPFlow, sent_bytes: int, error: str | None) -> None:
         """Print the line of a request to a registry, or through the proxy."""
@@ -60,29 +72,82 @@ class AccessLog:
 def log_line(flow: http.HTTPFlow, exchange: Exchange | None, sent_bytes: int, error: str | None, now_s: float) -> str:
     """Return the line for one request; JSON escapes control characters."""
     request, response = flow.request, flow.response
-    upstream = flow.server_conn.peername if flow.server_conn.timestamp_start is not None else None
-    began_s = request.timestamp_start
-    return json.dumps(
+    upstream = _upstream(flow, exchange)
+    return _encode(
         {
-            "access_time": time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now_s)),
+            "access_time": _access_time(int(now_s)),
             "upstream_cache_status": exchange.cache_status if exchange else "",
             "method": request.method,
             "uri": request.path.partition("?")[0],
-            "request_type": exchange.request_class if exchange else "unknown",
+            "request_type": exchange.request_class if exchange else RequestClass.UNKNOWN,
             "status": str(response.status_code) if response else "",
             "bytes_sent": str(sent_bytes),
-            "upstream_response_time": "",
+            "upstream_response_time": upstream.times_s,
             "host": request.host,
-            "proxy_host": request.host,
-            "upstream": f"{upstream[0]}:{upstream[1]}" if upstream else "",
+            "proxy_host": upstream.host,
+            "upstream": upstream.addresses,
             "client_ip": flow.client_conn.peername[0] if flow.client_conn.peername else "",
             "user_agent": request.headers.get("user-agent", ""),
+            "bytes_upstream": upstream.bytes,
             "image": _image(exchange),
-            "duration_s": f"{max(0.0, now_s - began_s):.3f}",
             "error": error or (exchange.error if exchange else None) or "",
-        },
-        separators=(",", ":"),
+            "duration_s": f"{max(0.0, now_s - request.timestamp_start):.3f}",
+        }
     )
+
+
+class _Upstream(NamedTuple):
+    """What the line says of the upstream."""
+
+    host: str
+    addresses: str = ""
+    times_s: str = ""
+    bytes: str = ""
+
+
+def _upstream(flow: http.HTTPFlow, exchange: Exchange | None) -> _Upstream:
+    """Return what is known of the upstream: of our own client's requests, or of the one that mitmproxy passed on."""
+    request = flow.request
+    default_port = 80 if request.scheme == "http" else 443
+    host = request.host if request.port == default_port else f"{request.host}:{request.port}"
+    trace = exchange.trace if exchange else None
+    if trace is not None and trace.last_host is not None:
+        return _Upstream(trace.last_host, trace.addresses(), trace.times_s(), str(trace.received_bytes))
+    server, response = flow.server_conn, flow.response
+    if server.timestamp_start is None or server.peername is None:
+        return _Upstream(host)
+    began_s = request.timestamp_end or request.timestamp_start
+    ended_s = response.timestamp_end if response else None
+    return _Upstream(
+        host,
+        joined_address(server.peername[0], server.peername[1]),
+        f"{max(0.0, ended_s - began_s):.3f}" if ended_s else "",
+        str(passed_bytes(response)),
+    )
+
+
+class PassedBytes:
+    """Counts a body that streams through: mitmproxy keeps nothing of it. For `Response.stream`."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, data: bytes) -> bytes:
+        """Pass the bytes on."""
+        self.count += len(data)
+        return data
+
+
+def passed_bytes(response: http.Response | None) -> int:
+    """Return how much of a streamed body has passed; 0 for a body of our own."""
+    counter = response.stream if response else None
+    return counter.count if isinstance(counter, PassedBytes) else 0
+
+
+@lru_cache(maxsize=1)
+def _access_time(now_s: int) -> str:
+    """Return nginx's `$time_local` in UTC; within one second all lines have the same."""
+    return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now_s))
 
 
 def _image(exchange: Exchange | None) -> str:
@@ -95,6 +160,9 @@ def _image(exchange: Exchange | None) -> str:
             return ""
 
 
-def _declared_length(flow: http.HTTPFlow) -> int:
-    length = flow.response.headers.get("content-length", "") if flow.response else ""
-    return int(length) if length.isdecimal() and flow.request.method != "HEAD" else 0
+def _sent_bytes(flow: http.HTTPFlow) -> int:
+    """Return the length of a body that has been sent."""
+    response = flow.response
+    if response is None or flow.request.method == "HEAD":
+        return 0
+    return passed_bytes(response) or len(response.raw_content or b"")

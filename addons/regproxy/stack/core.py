@@ -3,7 +3,9 @@
 import logging
 
 from regproxy.engine.authority import Authority
+from regproxy.engine.nameservers import lookup_at
 from regproxy.origin.client import Upstream
+from regproxy.origin.resolver import Lookup, system_lookup
 from regproxy.settings import Settings
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
@@ -23,10 +25,13 @@ class Core:
         self._upstream: Upstream | None = None
         self._authority: Authority | None = None
         self._store_failed = False
+        self.lookup: Lookup = system_lookup
+        """How the names of upstreams become addresses."""
 
     def configure(self, settings: Settings) -> None:
         """Set what was asked for."""
         self._settings = settings
+        self.lookup = lookup_at(settings.nameservers) if settings.nameservers else system_lookup
 
     def start(self, store: Store, upstream: Upstream, authority: Authority) -> None:
         """Set what was opened: from now on requests can be answered."""

@@ -4,9 +4,12 @@ The upstream is chosen by the CONNECT authority alone. Tunnels may lead anywhere
 that only this machine can reach; a host that the operator lists may be anywhere.
 """
 
+import ipaddress
+import logging
 import socket
+import weakref
 
-from mitmproxy import http
+from mitmproxy import connection, http
 from mitmproxy.proxy import layer, server_hooks
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.layers.http import HTTPMode
@@ -20,19 +23,26 @@ from regproxy.engine.connect_layer import (
     Tunnel,
     TunnelServer,
     Verdict,
+    Via,
+    connect_head,
 )
 from regproxy.engine.http_layer import Door, RegistryHttpLayer, Shortcut, door
 from regproxy.oci.endpoint import EndpointError, parse_endpoint
 from regproxy.oci.errors import ErrorCode
 from regproxy.oci.names import Registry, parse_authority
-from regproxy.origin.resolver import AddressForbiddenError, is_listed, resolve
+from regproxy.oci.wording import shown
+from regproxy.origin.resolver import AddressForbiddenError, AddressRule, is_listed, is_own_port, resolve
 from regproxy.policy.addresses import connect_forbidden_reason
 from regproxy.policy.interception import find_pattern, is_intercepted
 from regproxy.policy.mappings import find_mapping
 from regproxy.policy.tiers import request_class
+from regproxy.policy.upstream_proxy import ForwardProxy, proxy_authorization
+from regproxy.stack.access_log import PassedBytes
 from regproxy.stack.answers import oci_error
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import Exchange, begin
+
+logger = logging.getLogger(__name__)
 
 _HTTP_METHOD_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
@@ -46,6 +56,7 @@ class Interception:
         self._core = core
         self.shortcut: Shortcut | None = None
         """What answers warm requests past the hooks; None sends every request through them."""
+        self._asked: weakref.WeakKeyDictionary[connection.Connection, tuple[str, int]] = weakref.WeakKeyDictionary()
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """Put our layers on a connection to the proxy's port: mitmproxy's own would open tunnels by no rule of ours."""
@@ -65,6 +76,12 @@ class Interception:
         """Decide about a CONNECT."""
         connect.host = connect.host.lower().removesuffix(".")
         connect.verdict = await self._decide(connect.host, connect.port)
+        match connect.verdict:
+            case Refuse(status, reason):
+                # Not in the access log, which has requests to registries only, as the predecessor's.
+                logger.info("CONNECT %s:%d is refused with %d: %s", shown(connect.host), connect.port, status, reason)
+            case _:
+                pass
 
     async def _decide(self, host: str, port: int) -> Verdict:
         settings = self._core.settings
@@ -73,33 +90,49 @@ class Interception:
         if is_intercepted(host, port, settings.registries):
             return Intercept()
         try:
-            return Tunnel(tuple(await self._tunnel_addresses(host, port)))
+            return await self._tunnel(host, port)
         except AddressForbiddenError as error:
             return Refuse(403, f"{error}; list {host} in REGISTRIES or TRUSTED_HOSTS if that is meant")
         except OSError as error:
             return Refuse(502, f"{host} cannot be resolved: {error.strerror or error}")
 
-    async def _tunnel_addresses(self, host: str, port: int) -> list[tuple[str, int]]:
+    async def _tunnel(self, host: str, port: int) -> Tunnel:
+        """Return the way to a host, through the operator's proxy if there is one, which then looks the name up."""
+        proxy = self.proxy_for("https", host, port)
+        if proxy is None:
+            return Tunnel(tuple(await self.tunnel_addresses(host, port)))
+        addresses = await self._resolve(proxy.host, proxy.port, None)
+        return Tunnel(tuple(addresses), via=Via(str(proxy), connect_head(host, port, proxy_authorization(proxy))))
+
+    def proxy_for(self, scheme: str, host: str, port: int) -> ForwardProxy | None:
+        """Return the operator's proxy that leads to a host; a mapped name is reached where the operator said."""
+        settings = self._core.settings
+        proxy = settings.upstream_proxies.choose(scheme, host, port)
+        if proxy is None or find_mapping(host, settings.upstream_mappings) is not None:
+            return None
+        # The proxy is asked for no address that we must not ask for ourselves.
+        return proxy if _literal_reason(host) is None else None
+
+    async def tunnel_addresses(self, host: str, port: int) -> list[tuple[str, int]]:
+        """Return where to connect to for a host that is no registry. Raises AddressForbiddenError, OSError."""
         settings = self._core.settings
         rule = None if is_listed(host, port, settings.trusted_hosts) else connect_forbidden_reason
-        family = socket.AF_INET if settings.disable_ipv6 else socket.AF_UNSPEC
-        addresses = await resolve(host, port, mappings=settings.upstream_mappings, rule=rule, family=family)
+        addresses = await self._resolve(host, port, rule)
         for address, mapped_port in addresses:
-            if self._is_own(address, mapped_port):
+            if is_own_port(address, mapped_port, settings.listen_port):
                 raise AddressForbiddenError(f"{host}:{port} is this proxy itself")
         return addresses
 
-    def _is_own(self, address: str, port: int) -> bool:
-        """Whether an address is the proxy's own port on one of this machine's addresses."""
-        if port != self._core.settings.listen_port:
-            return False
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind((address, 0))  # only an address of this machine can be bound
-            except OSError:
-                return False
-        return True
+    async def _resolve(self, host: str, port: int, rule: AddressRule | None) -> list[tuple[str, int]]:
+        settings = self._core.settings
+        family = socket.AF_INET if settings.disable_ipv6 else socket.AF_UNSPEC
+        return await resolve(
+            host, port, mappings=settings.upstream_mappings, rule=rule, family=family, lookup=self._core.lookup
+        )
+
+    def asked_of(self, server: connection.Connection) -> tuple[str, int] | None:
+        """Return the host and port that a connection of mitmproxy's is for, by name, wherever it is mapped to."""
+        return self._asked.get(server)
 
     async def server_connect(self, connecting: server_hooks.ServerConnectionHookData) -> None:
         """Send mitmproxy's own upstream connections where a name is mapped to, and keep them out of this machine."""
@@ -107,14 +140,17 @@ class Interception:
         if address is None or connecting.server.error or isinstance(connecting.server, TunnelServer):
             return
         host, port = address[0], address[1]
+        self._asked[connecting.server] = (host, port)
         settings = self._core.settings
+        if any((proxy.host, proxy.port) == (host, port) for proxy in settings.upstream_proxies.proxies):
+            return
         is_listed_host = is_intercepted(host, port, settings.registries) or is_listed(
             host, port, settings.trusted_hosts
         )
         if is_listed_host and find_mapping(host, settings.upstream_mappings) is None:
             return
         try:
-            connecting.server.address = (await self._tunnel_addresses(host, port))[0]
+            connecting.server.address = (await self.tunnel_addresses(host, port))[0]
         except OSError as error:
             connecting.server.error = str(error.strerror or error)
 
@@ -151,7 +187,15 @@ class Interception:
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Never collect an upstream's body in memory: what the stack does not answer itself streams through."""
         if flow.response is not None and flow.server_conn.timestamp_start is not None:
-            flow.response.stream = True
+            flow.response.stream = PassedBytes()
+
+
+def _literal_reason(host: str) -> str | None:
+    """Return why a host that is written as an address may not be connected to."""
+    try:
+        return connect_forbidden_reason(str(ipaddress.ip_address(host)))
+    except ValueError:
+        return None
 
 
 def _is_same_host(request: http.Request, registry: Registry) -> bool:

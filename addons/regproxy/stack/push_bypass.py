@@ -5,7 +5,7 @@ import logging
 from mitmproxy import http
 
 from regproxy.oci.endpoint import V1, Blob, Manifest, Other
-from regproxy.stack.answers import plain_text
+from regproxy.stack.answers import first_value, plain_text
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, exchange_of, unanswered
 from regproxy.store.errors import StoreError
@@ -34,7 +34,7 @@ class PushBypass:
             )
         elif flow.request.method not in WRITES:
             self._leave_reads_of_a_push_alone(flow, exchange)
-        elif self._core.settings.allow_push or _is_token_request(flow.request, exchange):
+        elif self._may_push(flow.request) or _is_token_request(flow.request, exchange):
             exchange.cache_status = CacheStatus.BYPASS
             flow.request.stream = True
         else:
@@ -42,8 +42,15 @@ class PushBypass:
 
     def _leave_reads_of_a_push_alone(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """Ask the registry itself which blobs a push may skip: a cached yes would make a broken image."""
-        if self._core.settings.allow_push and flow.request.method == "HEAD" and isinstance(exchange.endpoint, Blob):
+        if flow.request.method == "HEAD" and isinstance(exchange.endpoint, Blob) and self._may_push(flow.request):
             exchange.cache_status = CacheStatus.BYPASS
+
+    def _may_push(self, request: http.Request) -> bool:
+        """Whether writes of this client are allowed; asked before the operator's credentials are added."""
+        settings = self._core.settings
+        return settings.allow_push or (
+            settings.allow_push_with_own_auth and first_value(request.headers, "authorization") is not None
+        )
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Forget a tag that was pushed or deleted, before the client hears of it and asks for it."""

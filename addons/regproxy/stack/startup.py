@@ -5,9 +5,11 @@ its own, where an exception leaves a bare, open proxy running without a word.
 """
 
 import asyncio
+import dataclasses
 import datetime as dt
 import logging
 import os
+import socket
 import sys
 
 from mitmproxy import ctx
@@ -19,6 +21,8 @@ from regproxy.engine.certificates import Certificates
 from regproxy.engine.lean_addons import remove_unused_addons
 from regproxy.engine.sender import BodySender
 from regproxy.origin.client import Upstream, UpstreamOptions
+from regproxy.origin.resolver import Lookup, is_own_port
+from regproxy.policy.upstream_proxy import ForwardProxy
 from regproxy.settings import Settings, SettingsError, load_settings
 from regproxy.stack.announcements import announce
 from regproxy.stack.core import Core
@@ -61,6 +65,7 @@ class Startup:
         except SettingsError as error:
             self._refuse(*error.problems)
             return
+        settings = without_own_proxies(settings)
         announce(debug=settings.debug_nginx)
         self._core.configure(settings)
         ctx.options.update(**mitmproxy_options(settings))
@@ -83,8 +88,13 @@ class Startup:
                 settings.cert_password or None,
                 dt.datetime.now(dt.UTC),
             )
-            upstream = _open_upstream(settings)
-            store = Store(settings.cache_directory, settings.cache_max_size_bytes, settings.cache_inactive_s)
+            upstream = _open_upstream(settings, self._core.lookup)
+            store = Store(
+                settings.cache_directory,
+                settings.cache_max_size_bytes,
+                settings.cache_inactive_s,
+                settings.cache_min_free_bytes,
+            )
             store.open()
         except (AuthorityError, StoreError, OSError) as error:
             self._refuse(str(error))
@@ -157,9 +167,9 @@ def _exit_soon() -> None:
     asyncio.get_running_loop().call_soon(sys.exit, 1)
 
 
-def _open_upstream(settings: Settings) -> Upstream:
+def _open_upstream(settings: Settings, lookup: Lookup) -> Upstream:
     """Return the HTTP client. Raises OSError that names the bundle if that cannot be used."""
-    upstream = Upstream(upstream_options(settings))
+    upstream = Upstream(dataclasses.replace(upstream_options(settings), lookup=lookup))
     try:
         upstream.open()
     except OSError as error:
@@ -177,7 +187,28 @@ def upstream_options(settings: Settings) -> UpstreamOptions:
         ipv4_only=settings.disable_ipv6,
         connect_timeout_s=settings.proxy_connect_timeout_s,
         read_timeout_s=settings.proxy_read_timeout_s,
+        unverified=settings.verify_ssl_except,
+        proxies=settings.upstream_proxies,
     )
+
+
+def without_own_proxies(settings: Settings) -> Settings:
+    """Leave out an upstream proxy that is this proxy itself: an environment meant for its clients would make a loop."""
+    own = [proxy for proxy in settings.upstream_proxies.proxies if _leads_here(proxy, settings.listen_port)]
+    warnings = (f"{proxy} of HTTPS_PROXY or HTTP_PROXY is this proxy itself and is not used" for proxy in own)
+    return dataclasses.replace(
+        settings,
+        upstream_proxies=settings.upstream_proxies.without(own),
+        warnings=settings.warnings + tuple(dict.fromkeys(warnings)),
+    )
+
+
+def _leads_here(proxy: ForwardProxy, listen_port: int) -> bool:
+    try:
+        found = socket.getaddrinfo(proxy.host, proxy.port, type=socket.SOCK_STREAM)
+    except OSError:
+        return False  # it may have an address later
+    return any(is_own_port(str(entry[4][0]), proxy.port, listen_port) for entry in found)
 
 
 def summary(settings: Settings) -> str:

@@ -33,7 +33,7 @@ def test_a_proxy_is_read(text: str, expected: ForwardProxy) -> None:
 )
 def test_what_is_no_proxy_is_refused_without_its_text(text: str) -> None:
     """It may hold a password."""
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=r".") as caught:
         ForwardProxy.parse(text)
 
     assert SECRET not in str(caught.value)
@@ -79,7 +79,7 @@ def test_exceptions_are_reached_directly(no_proxy: str, host: str, port: int, *,
 @pytest.mark.parametrize("text", ["a/b", "10.0.0.0/99", "a b", "a:b", "[x"])
 def test_what_is_no_exception_is_refused(text: str) -> None:
     """The caller tells which entry."""
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         ProxyException.parse(text)
 
 

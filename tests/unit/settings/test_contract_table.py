@@ -58,7 +58,8 @@ REFERENCE = [
         "REGISTRIES",
         lambda s: [str(each) for each in s.registries],
         ["registry.k8s.io", "gcr.io", "quay.io", "ghcr.io"],
-        '"Quay.IO,https://ghcr.io/ http://r.test:5000\n*.dkr.ecr.*.amazonaws.com .x.test y.* -z.y.test 10.0.0.1 [::1]:5"',
+        '"Quay.IO,https://ghcr.io/ http://r.test:5000\n*.dkr.ecr.*.amazonaws.com '
+        '.x.test y.* -z.y.test 10.0.0.1 [::1]:5"',
         [
             "quay.io",
             "ghcr.io",

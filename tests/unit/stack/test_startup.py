@@ -33,6 +33,7 @@ ORDER = [
     "registry-ping",
     "registry-manifest-cache",
     "registry-blob-cache",
+    "registry-upstream-route",
     "registry-access-log",
 ]
 
