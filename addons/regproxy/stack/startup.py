@@ -8,18 +8,22 @@ import asyncio
 import dataclasses
 import datetime as dt
 import logging
+import math
 import os
 import socket
 import sys
+from collections.abc import Iterable
 
 from mitmproxy import ctx
 from mitmproxy.addonmanager import Loader
+from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.utils import asyncio_utils
 
 from regproxy.engine.authority import AuthorityError, load_or_create
 from regproxy.engine.certificates import Certificates
 from regproxy.engine.lean_addons import remove_unused_addons
 from regproxy.engine.sender import BodySender
+from regproxy.engine.time_limits import TimeLimits, TimeLimitWatch
 from regproxy.origin.client import Upstream, UpstreamOptions
 from regproxy.origin.resolver import Lookup, is_own_port
 from regproxy.policy.upstream_proxy import ForwardProxy
@@ -32,6 +36,12 @@ from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
 
 logger = logging.getLogger(__name__)
+
+NEVER_S = 10 * 365 * 86400
+"""An inactivity limit that no connection meets."""
+
+COMMIT_S = 900.0
+"""What the predecessor gave every answer, whatever PROXY_READ_TIMEOUT was; here the answers to writes have it."""
 
 SYSTEM_CA_DIRECTORY = "/etc/ssl/certs"
 """Where Debian, Alpine and SUSE keep the system's authorities by hash."""
@@ -100,8 +110,10 @@ class Startup:
             self._refuse(str(error))
             return
         self._certificates.authority = authority
-        self._sender.stall_limit_s = settings.send_timeout_s
+        self._sender.stall_limit_s = settings.send_timeout_s or math.inf
         self._core.start(store, upstream, authority)
+        watch = TimeLimitWatch(time_limits(settings), _connections)
+        asyncio_utils.create_task(watch.run(), name="time limits", keep_ref=True)
         asyncio_utils.create_task(store.housekeeping(), name="store housekeeping", keep_ref=True)
         if ctx.master.addons.get("view") is None:  # a user interface is to see every request, and needs its addons
             self._interception.shortcut = self._shortcut
@@ -137,7 +149,7 @@ def mitmproxy_options(settings: Settings) -> dict[str, object]:
         "onboarding": False,  # mitm.it: a second place that hands out a CA
         "block_global": False,  # true: nodes with public addresses could not pull
         "ssl_insecure": not settings.verify_ssl,
-        "tcp_timeout": max(1, int(settings.keepalive_timeout_s)),
+        "tcp_timeout": NEVER_S,  # `engine.time_limits` knows what a connection waits for
         "flow_detail": 0,  # the access log has one line a request
         "termlog_verbosity": "debug" if settings.debug_nginx else "warn",
     }
@@ -145,6 +157,28 @@ def mitmproxy_options(settings: Settings) -> dict[str, object]:
         options["ssl_verify_upstream_trusted_ca"] = str(settings.upstream_ca_file)
         options["ssl_verify_upstream_trusted_confdir"] = SYSTEM_CA_DIRECTORY
     return options
+
+
+def time_limits(settings: Settings) -> TimeLimits:
+    """Return the limits of connections under the engine's names."""
+    return TimeLimits(
+        client_header_s=settings.client_header_timeout_s,
+        client_body_s=settings.client_body_timeout_s,
+        keepalive_s=settings.keepalive_timeout_s,
+        send_s=settings.send_timeout_s,
+        upstream_connect_s=settings.proxy_connect_timeout_s,
+        upstream_send_s=settings.proxy_send_timeout_s,
+        upstream_read_s=settings.proxy_read_timeout_s,
+        upstream_commit_s=max(settings.proxy_read_timeout_s, COMMIT_S) if settings.proxy_read_timeout_s else 0.0,
+        tunnel_connect_s=settings.proxy_connect_connect_timeout_s,
+        tunnel_silence_s=settings.proxy_connect_read_timeout_s,
+    )
+
+
+def _connections() -> Iterable[ConnectionHandler]:
+    """Return the handlers of all client connections."""
+    handlers: Iterable[ConnectionHandler] = ctx.master.addons.get("proxyserver").connections.values()
+    return handlers
 
 
 async def _listen() -> None:
