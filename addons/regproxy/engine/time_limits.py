@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 
 from mitmproxy import connection
-from mitmproxy.proxy.layers import TCPLayer
+from mitmproxy.proxy import layer
+from mitmproxy.proxy.layers import TCPLayer, modes
 from mitmproxy.proxy.layers.http._http1 import Http1Server
 from mitmproxy.proxy.server import ConnectionHandler, ConnectionIO
 from mitmproxy.proxy.tunnel import TunnelState
@@ -148,21 +149,22 @@ def observe(handler: ConnectionHandler) -> State | None:  # noqa: PLR0911 - one 
     servers = {peer: io for peer, io in handler.transports.items() if peer is not client}
     layers = handler.layer.context.layers
     match layers[-1] if layers else None:
+        case RegistryHttpLayer() if any(map(_is_in_handshake, layers)):
+            return State(Phase.HEAD, ("TLS",))
         case RegistryHttpLayer() as http_layer:
-            for tls in layers:
-                if isinstance(tls, InterceptedTlsLayer) and tls.tunnel_state is not TunnelState.OPEN:
-                    return State(Phase.HEAD, ("TLS",))
             return _observe_http(handler, http_layer, servers)
         case TCPLayer():
             return State(Phase.TUNNEL, _activity(handler))
         case ConnectLayer() if servers:
             return State(Phase.TUNNEL_CONNECT, tuple(peer.id for peer in servers))
-        case ConnectLayer():
+        case ConnectLayer() | modes.HttpProxy() | None:
             return State(Phase.HEAD, ("CONNECT",))
-        case _ if len(layers) <= 1:
-            return State(Phase.HEAD, ("nothing yet",))
         case _:
             return State(Phase.IDLE, _activity(handler))
+
+
+def _is_in_handshake(each: layer.Layer) -> bool:
+    return isinstance(each, InterceptedTlsLayer) and each.tunnel_state is not TunnelState.OPEN
 
 
 def _observe_http(  # noqa: PLR0911 - one for each state

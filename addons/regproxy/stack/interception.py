@@ -5,9 +5,9 @@ that only this machine can reach; a host that the operator lists may be anywhere
 """
 
 import ipaddress
-import logging
 import socket
 import weakref
+from functools import lru_cache
 
 from mitmproxy import connection, http
 from mitmproxy.proxy import layer, server_hooks
@@ -30,7 +30,6 @@ from regproxy.engine.http_layer import Door, RegistryHttpLayer, Shortcut, door
 from regproxy.oci.endpoint import EndpointError, parse_endpoint
 from regproxy.oci.errors import ErrorCode
 from regproxy.oci.names import Registry, parse_authority
-from regproxy.oci.wording import shown
 from regproxy.origin.resolver import AddressForbiddenError, AddressRule, is_listed, is_own_port, resolve
 from regproxy.policy.addresses import connect_forbidden_reason
 from regproxy.policy.interception import find_pattern, is_intercepted
@@ -41,8 +40,6 @@ from regproxy.stack.access_log import PassedBytes
 from regproxy.stack.answers import oci_error
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import Exchange, begin
-
-logger = logging.getLogger(__name__)
 
 _HTTP_METHOD_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
@@ -56,6 +53,8 @@ class Interception:
         self._core = core
         self.shortcut: Shortcut | None = None
         """What answers warm requests past the hooks; None sends every request through them."""
+        # Every request asks, and the settings stay.
+        self._registry_at = lru_cache(maxsize=1024)(self._find_registry)
         self._asked: weakref.WeakKeyDictionary[connection.Connection, tuple[str, int]] = weakref.WeakKeyDictionary()
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
@@ -76,12 +75,6 @@ class Interception:
         """Decide about a CONNECT."""
         connect.host = connect.host.lower().removesuffix(".")
         connect.verdict = await self._decide(connect.host, connect.port)
-        match connect.verdict:
-            case Refuse(status, reason):
-                # Not in the access log, which has requests to registries only, as the predecessor's.
-                logger.info("CONNECT %s:%d is refused with %d: %s", shown(connect.host), connect.port, status, reason)
-            case _:
-                pass
 
     async def _decide(self, host: str, port: int) -> Verdict:
         settings = self._core.settings
@@ -147,10 +140,12 @@ class Interception:
         is_listed_host = is_intercepted(host, port, settings.registries) or is_listed(
             host, port, settings.trusted_hosts
         )
-        if is_listed_host and find_mapping(host, settings.upstream_mappings) is None:
+        as_the_system_does = not settings.nameservers and not settings.disable_ipv6
+        if is_listed_host and as_the_system_does and find_mapping(host, settings.upstream_mappings) is None:
             return
         try:
-            connecting.server.address = (await self.tunnel_addresses(host, port))[0]
+            found = self._resolve(host, port, None) if is_listed_host else self.tunnel_addresses(host, port)
+            connecting.server.address = (await found)[0]
         except OSError as error:
             connecting.server.error = str(error.strerror or error)
 
@@ -159,10 +154,10 @@ class Interception:
         entrance = door(flow.request)
         if flow.response is not None or flow.error is not None or entrance in (None, Door.OWN):
             return
-        registry = Registry(flow.request.host.lower().removesuffix("."), flow.request.port)
-        settings = self._core.settings
-        if not is_intercepted(registry.host, registry.port, settings.registries):
+        known = self._registry_at(flow.request.host, flow.request.port)
+        if known is None:
             return
+        registry, plain_http = known
         if not _is_same_host(flow.request, registry):
             flow.response = oci_error(
                 421, ErrorCode.UNSUPPORTED, f"the Host field names another host than the connection to {registry}"
@@ -178,11 +173,19 @@ class Interception:
             # cache.
             flow.response = oci_error(400, ErrorCode.UNSUPPORTED, "a GET or HEAD request must not have a body")
             return
-        pattern = find_pattern(registry.host, registry.port, settings.registries)
-        plain_http = flow.request.scheme == "http" or (pattern is not None and pattern.plain_http)
-        flow.request.scheme = "http" if plain_http else "https"
+        settings = self._core.settings
+        flow.request.scheme = "http" if plain_http or flow.request.scheme == "http" else "https"
         wanted = request_class(endpoint, settings.tiers, caching_enabled=settings.enable_manifest_cache)
         begin(flow, Exchange(registry, flow.request.scheme, endpoint, wanted))
+
+    def _find_registry(self, host: str, port: int) -> tuple[Registry, bool] | None:
+        """Return the registry at a host, and whether it is spoken to over plain http; None for any other host."""
+        name = host.lower().removesuffix(".")
+        patterns = self._core.settings.registries
+        if not is_intercepted(name, port, patterns):
+            return None
+        pattern = find_pattern(name, port, patterns)
+        return Registry(name, port), pattern is not None and pattern.plain_http
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Never collect an upstream's body in memory: what the stack does not answer itself streams through."""
