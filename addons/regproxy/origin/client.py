@@ -32,7 +32,7 @@ from regproxy.policy.redirects import (
     next_hop,
     same_origin,
 )
-from regproxy.policy.upstream_proxy import DIRECT, ForwardProxy, ProxyPlan
+from regproxy.policy.upstream_proxy import DIRECT, ForwardProxy, ProxyPlan, proxy_authorization
 
 READ_BUFFER_BYTES = 512 * 1024
 """What aiohttp reads ahead of the store for one transfer, at most twice."""
@@ -182,6 +182,8 @@ class Upstream:
         if self._session is None:
             raise UpstreamUnavailable("the upstream client is closed", ConnectionFailed())
         proxy = self._proxy_for(url)
+        login = None if proxy is None else proxy_authorization(proxy)
+        to_proxy = {} if login is None else {"Proxy-Authorization": login}
         hop = attempt.begin_hop(url)
         try:
             self._resolver.check_literal(url.host, url.port)
@@ -189,11 +191,12 @@ class Upstream:
                 self._session.request(
                     method,
                     yarl.URL(str(url), encoded=True),
-                    headers=headers,
+                    # A request in plain http is one to the proxy; for https that is the CONNECT before it.
+                    headers=[*headers, *to_proxy.items()] if url.scheme == "http" else headers,
                     allow_redirects=False,
                     ssl=self._tls_for(url),
                     proxy=None if proxy is None else str(proxy),
-                    proxy_auth=_login(proxy),
+                    proxy_headers=to_proxy,
                 )
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -218,10 +221,6 @@ class Upstream:
 def joined_address(host: str, port: int) -> str:
     """Return an address as logs write it."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _login(proxy: ForwardProxy | None) -> aiohttp.BasicAuth | None:
-    return None if proxy is None or not proxy.username else aiohttp.BasicAuth(proxy.username, proxy.password, "utf-8")
 
 
 async def read_body(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
