@@ -138,7 +138,8 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         in_yaml="credentials",
         secret=True,
         empty_counts=True,
-        meaning="Logins `host:user:password` of registries or their token servers; the hosts are cached, too",
+        meaning="Logins `host:user:password` of registries or their token servers, `host/path:user:password` for the "
+        "repositories below a path; the hosts are cached, too",
     ),
     Setting(
         variable="AUTH_REGISTRIES_DELIMITER",

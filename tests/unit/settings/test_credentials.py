@@ -77,7 +77,7 @@ def test_a_list_of_logins_is_read(
         pytest.param("s3cret", "not host, user and password", id="one field"),
         pytest.param("a.io:s3cret", "not host, user and password", id="two fields"),
         pytest.param("a.io:user:", "password is empty", id="empty password"),
-        pytest.param("s3cret/x:u:s3cret", "part of a registry", id="path"),
+        pytest.param("a.io/s3cret_/:u:s3cret", "not the beginning of a repository's name", id="path"),
         pytest.param("*.io:u:s3cret", "wildcard", id="wildcard"),
         pytest.param("-s3cret-:u:s3cret", "is not one", id="no host"),
         pytest.param("a.io:99999:u:s3cret", "is not one", id="no port"),
