@@ -46,7 +46,7 @@ _interception = Interception(_core)
 _push_bypass = PushBypass(_core)
 _manifests = ManifestCache(_core)
 _blobs = BlobCache(_core)
-_access_log = AccessLog()
+_access_log = AccessLog(_core)
 _shortcut = WarmShortcut(_core, _interception, _push_bypass, _manifests, _blobs, _access_log)
 
 addons = [

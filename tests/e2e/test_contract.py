@@ -196,3 +196,13 @@ def test_pushing_with_ones_own_login(start_proxy: StartProxy, origin: Origin) ->
     assert proxy.client().request("POST", url).status == 405
     assert proxy.client().request("POST", url, {"Authorization": "Bearer mine"}).status == 202
     assert [request.authorization for request in origin.log.requests()] == ["Bearer"]
+
+
+def test_the_forks_fields_have_the_forks_names(start_proxy: StartProxy, origin: Origin) -> None:
+    """`COMPAT=gmarcy`."""
+    manifest(origin, "/v2/a/manifests/latest")
+    answer = start_proxy({"COMPAT": "gmarcy"}).client().get(f"https://{REGISTRY}/v2/a/manifests/latest")
+
+    assert answer.header("X-Container-Registry-Proxy-Cache-Upstream-Status") == "MISS"
+    assert answer.header("X-Container-Registry-Proxy-Cache-Type") == "manifest-default-disabled"
+    assert STATUS not in answer.headers

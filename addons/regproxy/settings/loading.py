@@ -21,12 +21,13 @@ from regproxy.settings.credentials import (
     parse_yaml_credential,
     refuse_second_login,
 )
-from regproxy.settings.model import Settings, SettingsError
+from regproxy.settings.model import Compat, Settings, SettingsError
 from regproxy.settings.resolvers import Resolvers, parse_resolvers
 from regproxy.settings.sources import Raw, Sources, read_sources
 from regproxy.settings.table import BY_VARIABLE
 
 _HTTPS_PORT = 443
+_GMARCY_CACHE_DIRECTORY = Path("/registry_proxy_mirror_cache")
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
@@ -54,11 +55,12 @@ class _Reader:
         ca_directory = self._path("CA_DIRECTORY")
         credentials = self._credentials()
         resolvers = self._resolvers()
+        compat = self._compat()
         self._doubt_slow_tier()
         return Settings(
             listen_host=self._value("LISTEN_HOST", grammar.parse_listen_host),
             listen_port=self._value("LISTEN_PORT", grammar.parse_port),
-            cache_directory=self._path("CACHE_DIRECTORY"),
+            cache_directory=self._cache_directory(compat),
             ca_directory=ca_directory,
             ca_certificate_file=self._optional_path("CA_CRT_FILE") or ca_directory / "ca.crt",
             ca_key_file=self._optional_path("CA_KEY_FILE") or ca_directory / "ca.key",
@@ -92,6 +94,7 @@ class _Reader:
             proxy_read_timeout_s=self._time_s("PROXY_READ_TIMEOUT"),
             proxy_connect_connect_timeout_s=self._time_s("PROXY_CONNECT_CONNECT_TIMEOUT"),
             proxy_connect_read_timeout_s=self._time_s("PROXY_CONNECT_READ_TIMEOUT"),
+            compat=compat,
             debug=self._flag("DEBUG"),
             debug_hub=self._flag("DEBUG_HUB"),
             debug_nginx=self._flag("DEBUG_NGINX"),
@@ -181,6 +184,20 @@ class _Reader:
             return Resolvers()
         self._warnings.extend(f"RESOLVERS_FILE={path}: {problem}" for problem in resolvers.problems)
         return resolvers
+
+    def _compat(self) -> Compat:
+        raw = self._sources.get("COMPAT")
+        text = self._value("COMPAT", str)
+        if text in set(Compat):
+            return Compat(text)
+        self._warnings.append(raw.problem(f"not one of {', '.join(Compat)}: read as {Compat.RPARDINI}"))
+        return Compat.RPARDINI
+
+    def _cache_directory(self, compat: Compat) -> Path:
+        """Return the directory; without a word each predecessor's volume is where its image had it."""
+        if compat is Compat.GMARCY and self._sources.find("CACHE_DIRECTORY") is None:
+            return _GMARCY_CACHE_DIRECTORY
+        return self._path("CACHE_DIRECTORY")
 
     def _doubt_slow_tier(self) -> None:
         raw = self._sources.find("SLOW_TIER_ENABLED")

@@ -5,6 +5,7 @@ Defaults are not repeated here: `load_settings({})` is the default object, made 
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from regproxy.policy.credentials import Credential
@@ -12,6 +13,13 @@ from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
 from regproxy.policy.tiers import Tier
 from regproxy.policy.upstream_proxy import ProxyPlan
+
+
+class Compat(StrEnum):
+    """Which predecessor's names are used where the predecessors differ."""
+
+    RPARDINI = "rpardini"
+    GMARCY = "gmarcy"
 
 
 class SettingsError(ValueError):
@@ -87,6 +95,7 @@ class Settings:
     """Longest time to connect for a blind tunnel."""
     proxy_connect_read_timeout_s: float
     """Longest silence in a blind tunnel."""
+    compat: Compat
     debug: bool
     """True: the web interface runs on port 8081."""
     debug_hub: bool

@@ -263,6 +263,11 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         meaning="Longest silence in a tunnel to other hosts",
     ),
     Setting(
+        variable="COMPAT",
+        default="rpardini",
+        meaning="`gmarcy`: response fields `X-Container-Registry-Proxy-*` and the cache in `/registry_proxy_mirror_cache`",
+    ),
+    Setting(
         variable="DEBUG",
         default="false",
         meaning="`true`: show the traffic in a web interface on port 8081; no effect yet",

@@ -8,7 +8,9 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple
 
 from mitmproxy import http
@@ -18,12 +20,16 @@ from regproxy.engine.http_layer import Door, Transfer, door
 from regproxy.oci.endpoint import Blob, Manifest
 from regproxy.origin.client import joined_address
 from regproxy.policy.tiers import RequestClass
+from regproxy.settings import Compat
+from regproxy.stack.core import Core
 from regproxy.stack.exchange import Exchange, exchange_of
 
 logger = logging.getLogger(__name__)
 
-STATUS_FIELD = "X-Docker-Registry-Proxy-Cache-Upstream-Status"
-CLASS_FIELD = "X-Docker-Registry-Proxy-Cache-Type"
+FIELD_PREFIXES: Mapping[Compat, str] = MappingProxyType(
+    {Compat.RPARDINI: "X-Docker-Registry-Proxy", Compat.GMARCY: "X-Container-Registry-Proxy"}
+)
+"""How each predecessor's response fields begin."""
 
 # One encoder for all lines: `json.dumps` with other separators than its own makes one for each.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -34,15 +40,28 @@ class AccessLog:
 
     name = "registry-access-log"
 
+    def __init__(self, core: Core | None = None) -> None:
+        self._core = core
+        self._name_fields(Compat.RPARDINI)
+
+    def running(self) -> None:
+        """Take the names of the predecessor that clients know."""
+        if self._core is not None and self._core.ready:
+            self._name_fields(self._core.settings.compat)
+
+    def _name_fields(self, compat: Compat) -> None:
+        self._status_field = f"{FIELD_PREFIXES[compat]}-Cache-Upstream-Status"
+        self._class_field = f"{FIELD_PREFIXES[compat]}-Cache-Type"
+
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Tell the client what the cache did; like nginx's `add_header`, nothing where there is nothing to tell."""
         exchange = exchange_of(flow)
         if exchange is None or flow.response is None:
             return
         if exchange.cache_status:
-            flow.response.headers[STATUS_FIELD] = exchange.cache_status
+            flow.response.headers[self._status_field] = exchange.cache_status
         if exchange.request_class:
-            flow.response.headers[CLASS_FIELD] = exchange.request_class
+            flow.response.headers[self._class_field] = exchange.request_class
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Log an answer that has been sent; one whose body is a file is logged when the file has been sent."""

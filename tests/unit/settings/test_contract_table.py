@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from regproxy.settings import Settings, SettingsError, load_settings
+from regproxy.settings import Compat, Settings, SettingsError, load_settings
 
 BAD = "n0t-g00d!"
 
@@ -196,6 +196,14 @@ FORKS = [
     time("CACHE_INACTIVE_TIME", lambda s: s.cache_inactive_s, 60 * 86400),
     flag("ALLOW_PUSH_WITH_OWN_AUTH", lambda s: s.allow_push_with_own_auth),
     Row("CERT_PASSWORD", lambda s: s.cert_password, "", "f00 bar", "f00 bar", bad=" "),
+    Row(
+        "COMPAT",
+        lambda s: (s.compat, s.cache_directory),
+        (Compat.RPARDINI, Path("/docker_mirror_cache")),
+        "gmarcy",
+        (Compat.GMARCY, Path("/registry_proxy_mirror_cache")),
+        warning=f"COMPAT={BAD}: not one of rpardini, gmarcy",
+    ),
     *(
         Row(variable, lambda _: None, None, good, None)
         for variable, good in {
@@ -278,3 +286,10 @@ def test_a_second_cache_that_is_asked_for_is_said_to_be_none() -> None:
     ).warnings
 
     assert warning.startswith("SLOW_TIER_ENABLED=true: no effect: content is kept once for each digest")
+
+
+def test_a_cache_directory_of_ones_own_wins_over_gmarcys() -> None:
+    """Its name is only another default."""
+    settings = load_settings({"COMPAT": "gmarcy", "CACHE_DIRECTORY": "/mine"})
+
+    assert settings.cache_directory == Path("/mine")

@@ -8,7 +8,7 @@ import pytest
 
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
-from regproxy.settings import Settings, SettingsError, load_settings
+from regproxy.settings import Compat, Settings, SettingsError, load_settings
 from regproxy.settings.table import SETTINGS_TABLE
 
 SECRET = "hunter2-s3cret"
@@ -85,6 +85,7 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("PROXY_READ_TIMEOUT", lambda s: s.proxy_read_timeout_s, 60, "10s", 10),
     ("PROXY_CONNECT_CONNECT_TIMEOUT", lambda s: s.proxy_connect_connect_timeout_s, 60, "11s", 11),
     ("PROXY_CONNECT_READ_TIMEOUT", lambda s: s.proxy_connect_read_timeout_s, 60, "1d", 86400),
+    ("COMPAT", lambda s: s.compat, Compat.RPARDINI, "gmarcy", Compat.GMARCY),
     ("DEBUG", lambda s: s.debug, False, "true", True),
     ("DEBUG_HUB", lambda s: s.debug_hub, False, "true", True),
     ("DEBUG_NGINX", lambda s: s.debug_nginx, False, "true", True),
