@@ -2,9 +2,10 @@
 
 What happens to one pull, from `CONNECT` to the last byte:
 
-1. A container client opens `CONNECT quay.io:443`. `interception` decides: terminate TLS here, tunnel, or refuse. The
-    engine's `connect_layer` answers and, for an intercepted host, puts TLS with a leaf of our CA (`certificates`) and
-    our HTTP layer (`http_layer`) on the connection.
+1. A container client opens `CONNECT quay.io:443`. `client_login` asks who it is, if the operator wants to know.
+    `interception` decides: terminate TLS here, tunnel, or refuse. The engine's `connect_layer` answers and, for an
+    intercepted host, puts TLS with a leaf of our CA (`certificates`) and our HTTP layer (`http_layer`) on the
+    connection.
 2. Each request is classified once (`interception`, by `oci.endpoint`): which registry, which repository, which tag or
     digest.
 3. A request to the proxy's own address is answered by `setup_responder`.
@@ -29,6 +30,7 @@ from regproxy.engine.sender import BodySender
 from regproxy.stack.access_log import AccessLog
 from regproxy.stack.auth_injector import AuthInjector
 from regproxy.stack.blob_cache import BlobCache
+from regproxy.stack.client_login import ClientLogin
 from regproxy.stack.core import Core
 from regproxy.stack.interception import Interception
 from regproxy.stack.manifest_cache import ManifestCache
@@ -42,7 +44,8 @@ from regproxy.stack.warm_shortcut import WarmShortcut
 _core = Core()
 _certificates = Certificates()
 _sender = BodySender()
-_interception = Interception(_core)
+_login = ClientLogin(_core)
+_interception = Interception(_core, _login)
 _push_bypass = PushBypass(_core)
 _manifests = ManifestCache(_core)
 _blobs = BlobCache(_core)
@@ -53,6 +56,7 @@ addons = [
     Startup(_core, _certificates, _sender, _interception, _shortcut),
     _certificates,
     _sender,
+    _login,
     _interception,
     SetupResponder(_core),
     _push_bypass,

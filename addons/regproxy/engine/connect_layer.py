@@ -61,6 +61,8 @@ class Refuse:
     status: int
     reason: str
     """One sentence for the client, with the remedy."""
+    challenge: str | None = None
+    """The `Proxy-Authenticate` field of a 407."""
 
 
 type Verdict = Intercept | Tunnel | Refuse
@@ -141,8 +143,8 @@ class ConnectLayer(layer.Layer):
                 yield from self._intercept(connect)
             case Tunnel(addresses, via):
                 yield from self._tunnel(connect, addresses, via)
-            case Refuse(status, reason):
-                yield from self._refuse(status, reason)
+            case Refuse(status, reason, challenge):
+                yield from self._refuse(status, reason, challenge)
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -236,14 +238,15 @@ class ConnectLayer(layer.Layer):
         if early:
             yield from child.handle_event(events.DataReceived(self.context.client, early))
 
-    def _refuse(self, status: int, reason: str) -> layer.CommandGenerator[None]:
+    def _refuse(self, status: int, reason: str, challenge: str | None = None) -> layer.CommandGenerator[None]:
         if self._asked:
             # In words, for the access log has requests to registries only, as the predecessor's.
             logger.info("CONNECT %s is refused with %d: %s", self._asked, status, reason)
         body = f"registry-proxy: {reason}\n".encode()
+        challenge_line = "" if challenge is None else f"Proxy-Authenticate: {challenge}\r\n"
         head = (
             f"HTTP/1.1 {status} {status_codes.RESPONSES.get(status, '')}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            f"{challenge_line}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         # What still comes is passed over: a client that floods is not answered for each piece.
         self._handle_event = self._refused  # type: ignore[method-assign]

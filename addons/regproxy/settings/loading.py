@@ -12,6 +12,7 @@ from pathlib import Path
 from regproxy.policy.credentials import Credential
 from regproxy.policy.interception import HostPattern, is_intercepted
 from regproxy.policy.mappings import UpstreamMapping
+from regproxy.policy.proxy_logins import ProxyLogin
 from regproxy.policy.tiers import Tier, TierName
 from regproxy.policy.upstream_proxy import ForwardProxy, ProxyException, ProxyPlan
 from regproxy.settings import grammar
@@ -85,6 +86,7 @@ class _Reader:
             tiers=self._tiers(),
             allow_push=self._flag("ALLOW_PUSH"),
             allow_push_with_own_auth=self._flag("ALLOW_PUSH_WITH_OWN_AUTH"),
+            proxy_logins=self._proxy_logins(),
             send_timeout_s=self._time_s("SEND_TIMEOUT"),
             client_body_timeout_s=self._time_s("CLIENT_BODY_TIMEOUT"),
             client_header_timeout_s=self._time_s("CLIENT_HEADER_TIMEOUT"),
@@ -153,6 +155,22 @@ class _Reader:
             elif not is_intercepted(credential.host, port, patterns):
                 patterns.append(HostPattern(credential.host, credential.port))
         return tuple(patterns)
+
+    def _proxy_logins(self) -> tuple[ProxyLogin, ...]:
+        """Return the logins of clients. A bad one is an error: the proxy must not be more open than it looks."""
+        raw = self._sources.get("PROXY_AUTH")
+        if isinstance(raw.value, str):
+            lines = grammar.strip_quotes(raw.value).splitlines()
+            words = [word for line in lines if not line.lstrip().startswith("#") for word in line.split()]
+        else:
+            words = [str(word) for word in raw.value]
+        logins: list[ProxyLogin] = []
+        for number, word in enumerate(words, start=1):
+            try:
+                logins.append(ProxyLogin.parse(word))
+            except ValueError as error:
+                self.errors.append(raw.problem(f"entry {number} cannot be used: {error}"))
+        return tuple(logins)
 
     def _upstream_proxies(self) -> ProxyPlan:
         return ProxyPlan(

@@ -11,6 +11,7 @@ from pathlib import Path
 from regproxy.policy.credentials import Credential
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
+from regproxy.policy.proxy_logins import ProxyLogin
 from regproxy.policy.tiers import Tier
 from regproxy.policy.upstream_proxy import ProxyPlan
 
@@ -77,6 +78,8 @@ class Settings:
     allow_push: bool
     allow_push_with_own_auth: bool
     """True: pushes of clients that send an Authorization pass through."""
+    proxy_logins: tuple[ProxyLogin, ...]
+    """Who may use the proxy; empty means everybody."""
     send_timeout_s: float
     """Longest pause between two writes to a client."""
     client_body_timeout_s: float

@@ -229,6 +229,11 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         default="false",
         meaning="`true`: pushes pass through if the client sends credentials of its own",
     ),
+    Setting(
+        variable="PROXY_AUTH",
+        secret=True,
+        meaning="Logins that clients need to use the proxy: `user:password`, or lines of `htpasswd -B`; a list",
+    ),
     Setting(variable="SEND_TIMEOUT", default="60s", meaning="Longest pause between two writes to a client"),
     Setting(
         variable="CLIENT_BODY_TIMEOUT",
@@ -265,7 +270,7 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
     Setting(
         variable="COMPAT",
         default="rpardini",
-        meaning="`gmarcy`: response fields `X-Container-Registry-Proxy-*` and the cache in `/registry_proxy_mirror_cache`",
+        meaning="`gmarcy`: response fields `X-Container-Registry-Proxy-*`, cache in `/registry_proxy_mirror_cache`",
     ),
     Setting(
         variable="DEBUG",

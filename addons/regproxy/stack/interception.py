@@ -38,6 +38,7 @@ from regproxy.policy.tiers import request_class
 from regproxy.policy.upstream_proxy import ForwardProxy, proxy_authorization
 from regproxy.stack.access_log import PassedBytes
 from regproxy.stack.answers import oci_error
+from regproxy.stack.client_login import CHALLENGE, REASON, ClientLogin
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import Exchange, begin
 
@@ -49,8 +50,9 @@ class Interception:
 
     name = "registry-interception"
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, login: ClientLogin | None = None) -> None:
         self._core = core
+        self._login = login or ClientLogin(core)
         self.shortcut: Shortcut | None = None
         """What answers warm requests past the hooks; None sends every request through them."""
         # Every request asks, and the settings stay.
@@ -74,7 +76,10 @@ class Interception:
     async def registry_connect(self, connect: ConnectRequest) -> None:
         """Decide about a CONNECT."""
         connect.host = connect.host.lower().removesuffix(".")
-        connect.verdict = await self._decide(connect.host, connect.port)
+        if await self._login.is_allowed(connect.request.headers.get("proxy-authorization")):
+            connect.verdict = await self._decide(connect.host, connect.port)
+        else:
+            connect.verdict = Refuse(407, REASON, CHALLENGE)
 
     async def _decide(self, host: str, port: int) -> Verdict:
         settings = self._core.settings

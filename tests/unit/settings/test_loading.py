@@ -76,6 +76,7 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("MANIFEST_CACHE_DEFAULT_TIME", tier("default"), 3600, "0", 0),
     ("ALLOW_PUSH", lambda s: s.allow_push, False, "true", True),
     ("ALLOW_PUSH_WITH_OWN_AUTH", lambda s: s.allow_push_with_own_auth, False, "true", True),
+    ("PROXY_AUTH", lambda s: [each.username for each in s.proxy_logins], [], "a:p:q b:$2y$05$x", ["a", "b"]),
     ("SEND_TIMEOUT", lambda s: s.send_timeout_s, 60, "5", 5),
     ("CLIENT_BODY_TIMEOUT", lambda s: s.client_body_timeout_s, 60, "6s", 6),
     ("CLIENT_HEADER_TIMEOUT", lambda s: s.client_header_timeout_s, 60, "7s", 7),

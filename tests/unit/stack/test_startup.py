@@ -26,6 +26,7 @@ ORDER = [
     "registry-startup",
     "registry-certificates",
     "registry-body-sender",
+    "registry-client-login",
     "registry-interception",
     "registry-setup-responder",
     "registry-push-bypass",
