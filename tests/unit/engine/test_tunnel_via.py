@@ -28,7 +28,8 @@ ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 @pytest.fixture(scope="module")
 def opts() -> options.Options:
     with taddons.context(Proxyserver()) as ctx:
-        return ctx.options
+        made: options.Options = ctx.options
+        return made
 
 
 class Tunnelling:
