@@ -8,10 +8,14 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-from lab.fixtures import StartProxy
+from lab.addresses import Address
+from lab.fixtures import MakeImage, StartProxy
+from lab.lab import Lab
 from lab.origin import Origin, Reply
+from lab.programs import LabError
 from lab.proxy import Proxy
 from lab.raw_http import ask, connected, parse_response
+from lab.skopeo import Skopeo
 from regproxy.settings import SettingsError, load_settings
 
 pytestmark = pytest.mark.e2e
@@ -101,3 +105,17 @@ def test_a_bad_login_in_the_list_does_not_start() -> None:
 
     assert str(caught.value).count("PROXY_AUTH: entry") == 2
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_real_client_logs_in_by_the_proxys_url(
+    lab: Lab, closed_proxy: Proxy, build_image: MakeImage, tmp_path: Path
+) -> None:
+    """`HTTPS_PROXY=http://user:password@proxy:port`, as every client knows it; without it there is no pull."""
+    lab.push(build_image(), "login/image")
+    reference = f"{lab.noauth.name}/login/image:latest"
+    address = Address(f"bob:bobs@{closed_proxy.address.host}", closed_proxy.address.port)
+
+    Skopeo(tmp_path / "bob", closed_proxy.ca_file, address).pull(reference, tmp_path / "pulled")
+
+    with pytest.raises(LabError, match=r"407|Proxy Authentication Required"):
+        closed_proxy.skopeo("nobody").pull(reference, tmp_path / "refused")
