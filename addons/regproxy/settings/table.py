@@ -195,7 +195,7 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
     Setting(
         variable="CLIENT_HEADER_TIMEOUT",
         default="60s",
-        meaning="Longest time for a request head to arrive",
+        meaning="Longest time for a head to arrive: of a CONNECT, a TLS handshake, a request",
     ),
     Setting(
         variable="KEEPALIVE_TIMEOUT",
@@ -208,7 +208,11 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         default="60s",
         meaning="Longest pause between two writes to an upstream",
     ),
-    Setting(variable="PROXY_READ_TIMEOUT", default="60s", meaning="Longest pause between two reads from an upstream"),
+    Setting(
+        variable="PROXY_READ_TIMEOUT",
+        default="60s",
+        meaning="Longest pause between two reads from an upstream; the answer to a push has at least 900 s",
+    ),
     Setting(
         variable="PROXY_CONNECT_CONNECT_TIMEOUT",
         default="60s",
