@@ -2,9 +2,10 @@
 
 What happens to one pull, from `CONNECT` to the last byte:
 
-1. A container client opens `CONNECT quay.io:443`. `interception` decides: terminate TLS here, tunnel, or refuse. The
-    engine's `connect_layer` answers and, for an intercepted host, puts TLS with a leaf of our CA (`certificates`) and
-    our HTTP layer (`http_layer`) on the connection.
+1. A container client opens `CONNECT quay.io:443`. `client_login` asks who it is, if the operator wants to know.
+    `interception` decides: terminate TLS here, tunnel, or refuse. The engine's `connect_layer` answers and, for an
+    intercepted host, puts TLS with a leaf of our CA (`certificates`) and our HTTP layer (`http_layer`) on the
+    connection.
 2. Each request is classified once (`interception`, by `oci.endpoint`): which registry, which repository, which tag or
     digest.
 3. A request to the proxy's own address is answered by `setup_responder`.
@@ -15,7 +16,8 @@ What happens to one pull, from `CONNECT` to the last byte:
     stale in an outage.
 8. A blob is answered by `blob_cache`: from its file, or from the download that is filling it. `sender` moves the
     bytes.
-9. What nobody answered goes to the registry through mitmproxy and streams back.
+9. What nobody answered goes to the registry through mitmproxy, by the way that `upstream_route` chooses, and streams
+    back.
 10. `access_log` writes one line.
 
 A connection begins at the `front_door` (`warm_connection`), which does all this by itself as long as what is asked for
@@ -31,6 +33,7 @@ from regproxy.engine.sender import BodySender
 from regproxy.stack.access_log import AccessLog
 from regproxy.stack.auth_injector import AuthInjector
 from regproxy.stack.blob_cache import BlobCache
+from regproxy.stack.client_login import ClientLogin
 from regproxy.stack.core import Core
 from regproxy.stack.interception import Interception
 from regproxy.stack.manifest_cache import ManifestCache
@@ -38,27 +41,32 @@ from regproxy.stack.ping import RegistryPing
 from regproxy.stack.push_bypass import PushBypass
 from regproxy.stack.setup_responder import SetupResponder
 from regproxy.stack.startup import Startup
+from regproxy.stack.upstream_route import UpstreamRoute
 from regproxy.stack.warm_reads import WarmReads
 
 _core = Core()
 _certificates = Certificates()
 _sender = BodySender()
+_login = ClientLogin(_core)
+_interception = Interception(_core, _login)
 _manifests = ManifestCache(_core)
 _blobs = BlobCache(_core)
 _ping = RegistryPing(_core)
 _front_door = FrontDoor()
 
 addons = [
-    Startup(_core, _certificates, _sender, _front_door, WarmReads(_core, _ping, _manifests, _blobs)),
+    Startup(_core, _certificates, _sender, _front_door, WarmReads(_core, _interception, _ping, _manifests, _blobs)),
     _front_door,
     _certificates,
     _sender,
-    Interception(_core),
+    _login,
+    _interception,
     SetupResponder(_core),
     PushBypass(_core),
     AuthInjector(_core),
     _ping,
     _manifests,
     _blobs,
-    AccessLog(),
+    UpstreamRoute(_core, _interception),
+    AccessLog(_core),
 ]

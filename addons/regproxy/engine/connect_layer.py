@@ -6,6 +6,7 @@ for its child: TLS with a leaf of our CA and our HTTP layer for an intercepted h
 other.
 """
 
+import logging
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -21,6 +22,9 @@ from regproxy.engine.client_tls import InterceptedTlsLayer
 from regproxy.engine.http_layer import RegistryHttpLayer
 from regproxy.engine.warm import WarmReads
 from regproxy.engine.warm_connection import CONNECT_ANSWER, CONNECT_START
+from regproxy.oci.wording import shown
+
+logger = logging.getLogger(__name__)
 
 HEAD_LIMIT_BYTES = 16 * 1024
 """A CONNECT head is a few hundred bytes; nginx allows 32 KiB of headers, Go's servers 1 MiB."""
@@ -32,10 +36,22 @@ class Intercept:
 
 
 @dataclass(frozen=True, slots=True)
+class Via:
+    """Another proxy on the way."""
+
+    name: str
+    """For messages, without a login."""
+    head: bytes = field(repr=False)
+    """The CONNECT that it is sent; its answer opens the tunnel or not."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tunnel:
     """Connect to the first address that answers, and pass the bytes on untouched."""
 
     addresses: tuple[tuple[str, int], ...]
+    via: Via | None = None
+    """The addresses are this proxy's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,8 @@ class Refuse:
     status: int
     reason: str
     """One sentence for the client, with the remedy."""
+    challenge: str | None = None
+    """The `Proxy-Authenticate` field of a 407."""
 
 
 type Verdict = Intercept | Tunnel | Refuse
@@ -70,6 +88,13 @@ class RegistryConnectHook(commands.StartHook):
     connect: ConnectRequest
 
 
+def connect_head(host: str, port: int, authorization: str | None) -> bytes:
+    """Return the CONNECT request that asks another proxy for a tunnel."""
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    login = f"Proxy-Authorization: {authorization}\r\n" if authorization else ""
+    return f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{login}\r\n".encode()
+
+
 class TunnelServer(connection.Server):
     """The far end of a tunnel, at an address that the stack has checked already."""
 
@@ -80,6 +105,9 @@ class ConnectLayer(layer.Layer):
     def __init__(self, layer_context: context.Context) -> None:
         super().__init__(layer_context)
         self._received = bytearray()
+        self._asked = ""
+        self._via_name = ""
+        self._via_answer = bytearray()
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         match event:
@@ -107,14 +135,15 @@ class ConnectLayer(layer.Layer):
             return
         self._received = bytearray(rest)
         connect = ConnectRequest(self.context.client, request.host, request.port, request)
+        self._asked = shown(f"{request.host}:{request.port}")
         yield RegistryConnectHook(connect)
         match connect.verdict:
             case Intercept():
                 yield from self._intercept(connect)
-            case Tunnel(addresses):
-                yield from self._tunnel(connect, addresses)
-            case Refuse(status, reason):
-                yield from self._refuse(status, reason)
+            case Tunnel(addresses, via):
+                yield from self._tunnel(connect, addresses, via)
+            case Refuse(status, reason, challenge):
+                yield from self._refuse(status, reason, challenge)
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -146,7 +175,9 @@ class ConnectLayer(layer.Layer):
         else:
             yield from self._step_aside(RegistryHttpLayer(self.context, HTTPMode.transparent))
 
-    def _tunnel(self, connect: ConnectRequest, addresses: tuple[tuple[str, int], ...]) -> layer.CommandGenerator[None]:
+    def _tunnel(
+        self, connect: ConnectRequest, addresses: tuple[tuple[str, int], ...], via: Via | None
+    ) -> layer.CommandGenerator[None]:
         failure: str | None = "the name has no address"
         for address in addresses:
             self.context.server = TunnelServer(address=address)
@@ -155,9 +186,46 @@ class ConnectLayer(layer.Layer):
                 break
         if failure is not None:
             yield from self._refuse(502, f"cannot connect to {connect.host}:{connect.port}: {failure}")
-            return
+        elif via is None:
+            yield from self._establish()
+        else:
+            self._via_name, self._via_answer = via.name, bytearray()
+            self._handle_event = self._await_via  # type: ignore[method-assign]
+            yield commands.SendData(self.context.server, via.head)
+
+    def _establish(self) -> layer.CommandGenerator[None]:
         yield commands.SendData(self.context.client, CONNECT_ANSWER)
         yield from self._step_aside(TCPLayer(self.context, ignore=True))
+
+    def _await_via(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Read the answer of the other proxy; the client may send its first bytes meanwhile."""
+        match event:
+            case events.DataReceived(connection=self.context.client):
+                self._received += event.data
+            case events.DataReceived():
+                self._via_answer += event.data
+                yield from self._read_via_answer()
+            case events.ConnectionClosed(connection=self.context.client):
+                yield commands.CloseConnection(self.context.server)
+                yield commands.CloseConnection(self.context.client)
+            case events.ConnectionClosed():
+                yield from self._refuse(502, f"{self._via_name} closed the connection")
+            case _:
+                pass
+
+    def _read_via_answer(self) -> layer.CommandGenerator[None]:
+        head, end_of_head, early = bytes(self._via_answer).partition(b"\r\n\r\n")
+        status = head.split(b"\r\n")[0].split(b" ")[1:2]
+        if not end_of_head and len(head) <= HEAD_LIMIT_BYTES:
+            return
+        if end_of_head and status and status[0].startswith(b"2"):
+            yield from self._establish()
+            if early:
+                yield commands.SendData(self.context.client, early)
+            return
+        code = (status[0] if status else b"").decode("ascii", "replace")[:3]
+        yield commands.CloseConnection(self.context.server)
+        yield from self._refuse(502, f"{self._via_name} refused the tunnel ({code or 'no HTTP'})")
 
     def _step_aside(self, child: layer.Layer) -> layer.CommandGenerator[None]:
         """From now on every event goes straight to `child`."""
@@ -169,11 +237,15 @@ class ConnectLayer(layer.Layer):
         if early:
             yield from child.handle_event(events.DataReceived(self.context.client, early))
 
-    def _refuse(self, status: int, reason: str) -> layer.CommandGenerator[None]:
+    def _refuse(self, status: int, reason: str, challenge: str | None = None) -> layer.CommandGenerator[None]:
+        if self._asked:
+            # In words, for the access log has requests to registries only, as the predecessor's.
+            logger.info("CONNECT %s is refused with %d: %s", self._asked, status, reason)
         body = f"registry-proxy: {reason}\n".encode()
+        challenge_line = "" if challenge is None else f"Proxy-Authenticate: {challenge}\r\n"
         head = (
             f"HTTP/1.1 {status} {status_codes.RESPONSES.get(status, '')}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            f"{challenge_line}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         # What still comes is passed over: a client that floods is not answered for each piece.
         self._handle_event = self._refused  # type: ignore[method-assign]

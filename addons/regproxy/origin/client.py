@@ -6,23 +6,34 @@ connection). Its own redirect handling, cookies, decompression and proxy variabl
 """
 
 import contextlib
+import dataclasses
 import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 import yarl
 
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
-from regproxy.origin.resolver import AddressForbiddenError, CheckedResolver
+from regproxy.origin.resolver import AddressForbiddenError, CheckedResolver, Lookup, system_lookup
+from regproxy.origin.trace import Attempt, Trace
 from regproxy.origin.tracing import Observer, trace_config
 from regproxy.policy.freshness import ConnectionFailed, TimedOut
-from regproxy.policy.interception import HostPattern
-from regproxy.policy.mappings import UpstreamMapping
-from regproxy.policy.redirects import REDIRECT_STATUSES, RedirectRefused, Url, headers_for_hop, next_hop, same_origin
+from regproxy.policy.interception import HostPattern, find_pattern
+from regproxy.policy.mappings import UpstreamMapping, find_mapping
+from regproxy.policy.redirects import (
+    REDIRECT_STATUSES,
+    RedirectRefused,
+    Url,
+    headers_for_hop,
+    is_refused_by_storage,
+    next_hop,
+    same_origin,
+)
+from regproxy.policy.upstream_proxy import DIRECT, ForwardProxy, ProxyPlan, proxy_authorization
 
 READ_BUFFER_BYTES = 512 * 1024
 """What aiohttp reads ahead of the store for one transfer, at most twice."""
@@ -42,6 +53,10 @@ class UpstreamOptions:
     connect_timeout_s: float
     read_timeout_s: float
     """Longest silence of an upstream, not the length of an answer."""
+    unverified: tuple[HostPattern, ...] = ()
+    """Hosts whose certificates are not verified."""
+    proxies: ProxyPlan = DIRECT
+    lookup: Lookup = system_lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +67,25 @@ class UpstreamRequest:
     url: Url
     headers: tuple[tuple[str, str], ...]
     """`Accept-Encoding: identity` is added; Authorization is for the origin of `url` only."""
+    trace: Trace | None = field(default=None, compare=False)
+    """Where the client's cost is written down; equal requests may have different ones."""
 
     def __repr__(self) -> str:
         """Leave the headers out: they may hold a credential."""
         return f"UpstreamRequest({self.method} {self.url!r})"
+
+
+class _Response(aiohttp.ClientResponse):
+    """An answer that remembers who gave it: aiohttp lets the connection go with the last byte of the body."""
+
+    peer: tuple[str, int] | None = None
+
+    async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        """Read the head."""
+        name = None if connection.transport is None else connection.transport.get_extra_info("peername")
+        if name is not None:
+            self.peer = (str(name[0]), int(name[1]))
+        return await super().start(connection)
 
 
 class Upstream:
@@ -64,13 +94,20 @@ class Upstream:
     def __init__(self, options: UpstreamOptions, observer: Observer | None = None) -> None:
         self._options = options
         self._observer = observer
+        proxies = tuple(HostPattern(proxy.host, proxy.port) for proxy in options.proxies.proxies)
         self._resolver = CheckedResolver(
-            options.mappings, options.listed, socket.AF_INET if options.ipv4_only else socket.AF_UNSPEC
+            options.mappings,
+            options.listed + proxies,
+            socket.AF_INET if options.ipv4_only else socket.AF_UNSPEC,
+            options.lookup,
         )
+        self._unverified_tls: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
 
     def open(self) -> None:
         """Make the session; no connection is opened yet. Raises OSError (ssl.SSLError is one) for a bad CA bundle."""
+        if self._options.unverified:
+            self._unverified_tls = tls_context(dataclasses.replace(self._options, verify_tls=False))
         connector = aiohttp.TCPConnector(
             resolver=self._resolver, use_dns_cache=False, limit=0, ssl=tls_context(self._options), keepalive_timeout=60
         )
@@ -83,6 +120,7 @@ class Upstream:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
+            response_class=_Response,
             read_bufsize=READ_BUFFER_BYTES,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             trace_configs=[trace_config(self._observer)] if self._observer is not None else None,
@@ -100,40 +138,92 @@ class Upstream:
 
         Raises `UpstreamUnavailable`; a refused redirect is one, for the registry gave no usable answer.
         """
+        attempt = (request.trace or Trace()).begin()
         async with contextlib.AsyncExitStack() as stack:
-            url, headers, hops = request.url, headers_for_hop(request.headers, same_origin=True), 0
-            while True:
-                response = await self._send_one(stack, request.method, url, headers)
-                location = response.headers.get("Location")
-                if response.status not in REDIRECT_STATUSES or location is None:
-                    break
+            stack.callback(attempt.end)
+            response, url = await self._follow(stack, request, attempt)
+            if is_refused_by_storage(response.status, url, request.url):
+                # Its signature has run out, or was for another moment: the registry signs anew. Once.
                 response.release()
-                target = _next(url, location, hops, request)
-                headers = headers_for_hop(headers, same_origin=same_origin(url, target))
-                url, hops = target, hops + 1
+                response, url = await self._follow(stack, request, attempt)
             try:
                 yield response
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise _unavailable(url, error) from error
 
+    async def _follow(
+        self, stack: contextlib.AsyncExitStack, request: UpstreamRequest, attempt: Attempt
+    ) -> tuple[aiohttp.ClientResponse, Url]:
+        """Return the answer at the end of the redirects, and where that was."""
+        url, headers, hops = request.url, headers_for_hop(request.headers, same_origin=True), 0
+        while True:
+            response = await self._send_one(stack, request.method, url, headers, attempt)
+            location = response.headers.get("Location")
+            if response.status not in REDIRECT_STATUSES or location is None:
+                return response, url
+            response.release()
+            target = _next(url, location, hops, request)
+            headers = headers_for_hop(headers, same_origin=same_origin(url, target))
+            url, hops = target, hops + 1
+
     async def ask(self, request: UpstreamRequest, body_limit_bytes: int) -> Answer:
         """Send a request and read its whole answer. Raises `UpstreamUnavailable`, `AnswerTooLarge`."""
         async with self.send(request) as response:
             body = await read_body(response, body_limit_bytes)
+            if request.trace is not None:
+                request.trace.received_bytes += len(body)
             return Answer(response.status, response.headers, body, str(response.url.origin()))
 
     async def _send_one(
-        self, stack: contextlib.AsyncExitStack, method: str, url: Url, headers: list[tuple[str, str]]
+        self,
+        stack: contextlib.AsyncExitStack,
+        method: str,
+        url: Url,
+        headers: list[tuple[str, str]],
+        attempt: Attempt,
     ) -> aiohttp.ClientResponse:
         if self._session is None:
             raise UpstreamUnavailable("the upstream client is closed", ConnectionFailed())
+        proxy = self._proxy_for(url)
+        login = None if proxy is None else proxy_authorization(proxy)
+        to_proxy = {} if login is None else {"Proxy-Authorization": login}
+        hop = attempt.begin_hop(url)
         try:
             self._resolver.check_literal(url.host, url.port)
-            return await stack.enter_async_context(
-                self._session.request(method, yarl.URL(str(url), encoded=True), headers=headers, allow_redirects=False)
+            response = await stack.enter_async_context(
+                self._session.request(
+                    method,
+                    yarl.URL(str(url), encoded=True),
+                    # A request in plain http is one to the proxy; for https that is the CONNECT before it.
+                    headers=[*headers, *to_proxy.items()] if url.scheme == "http" else headers,
+                    allow_redirects=False,
+                    ssl=self._tls_for(url),
+                    proxy=None if proxy is None else str(proxy),
+                    proxy_headers=to_proxy,
+                )
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unavailable(url, error) from error
+        assert isinstance(response, _Response)
+        if response.peer is not None:
+            hop.address = joined_address(*response.peer)
+        return response
+
+    def _proxy_for(self, url: Url) -> ForwardProxy | None:
+        """Return the proxy that leads to a URL; a mapped name is reached where the operator said, directly."""
+        proxy = self._options.proxies.choose(url.scheme, url.host, url.port)
+        return None if proxy is None or find_mapping(url.host, self._options.mappings) is not None else proxy
+
+    def _tls_for(self, url: Url) -> ssl.SSLContext | bool:
+        """Return how this host is verified; True is the session's way."""
+        if self._unverified_tls is None or find_pattern(url.host, url.port, self._options.unverified) is None:
+            return True
+        return self._unverified_tls
+
+
+def joined_address(host: str, port: int) -> str:
+    """Return an address as logs write it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def read_body(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
@@ -182,6 +272,10 @@ def _unavailable(url: Url, error: Exception) -> UpstreamUnavailable:
             text = f"its certificate is not trusted ({cause.certificate_error}); add its CA with UPSTREAM_CA_FILE"
         case aiohttp.InvalidURL():
             text = "the URL is not valid"
+        case aiohttp.ClientHttpProxyError():
+            text, passing = f"the proxy answered {cause.status}", cause.status not in (403, 407)
+        case aiohttp.ClientProxyConnectionError():
+            text, passing = f"the proxy cannot be reached: {_words(cause.os_error)}", True
         case aiohttp.ClientConnectorError():
             text, passing = _words(cause.os_error), True
         case _:

@@ -1,5 +1,6 @@
 """One request for a part of a blob, its answer checked and written into place."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,6 +11,7 @@ from regproxy.oci.ranges import parse_content_range
 from regproxy.origin.client import Upstream, UpstreamRequest, read_body
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamRefused, UpstreamUnavailable
 from regproxy.origin.sink import Sink
+from regproxy.origin.trace import Trace
 from regproxy.policy.freshness import Status, stale_allowed
 
 REFUSAL_LIMIT_BYTES = 64 * 1024
@@ -69,7 +71,7 @@ async def fetch_part(  # noqa: PLR0913 - three say what, three how
     `stop` is asked before each write whether to end here. Raises `Broken` (`RangeIgnored` for the whole blob when
     `accept_whole` is off), `UpstreamUnavailable`, `UpstreamRefused`, and what the sink raises.
     """
-    ranged = UpstreamRequest(request.method, request.url, request.headers + part.fields(sink.etag))
+    ranged = dataclasses.replace(request, headers=request.headers + part.fields(sink.etag))
     async with upstream.send(ranged) as response:
         if response.status == 200 and not accept_whole:
             raise RangeIgnored(f"{response.url.host} does not honour ranges")
@@ -77,7 +79,7 @@ async def fetch_part(  # noqa: PLR0913 - three say what, three how
         if on_size is not None and sink.size_bytes is not None:
             honours_ranges = response.status == 206 or response.headers.get("Accept-Ranges", "bytes") != "none"
             on_size(max(position, part.start), sink.size_bytes, honours_ranges=honours_ranges)
-        await _copy(sink, response, position, part.end, stop)
+        await _copy(sink, response, position, part.end, stop, request.trace)
 
 
 async def _accept(sink: Sink, response: aiohttp.ClientResponse, part: Part) -> int:
@@ -116,8 +118,13 @@ async def _refusal_body(response: aiohttp.ClientResponse) -> bytes:
         return b""  # the status is what counts
 
 
-async def _copy(
-    sink: Sink, response: aiohttp.ClientResponse, position: int, end: int | None, stop: Callable[[int], bool]
+async def _copy(  # noqa: PLR0913, PLR0917 - from where, to where, and who wants to know
+    sink: Sink,
+    response: aiohttp.ClientResponse,
+    position: int,
+    end: int | None,
+    stop: Callable[[int], bool],
+    trace: Trace | None,
 ) -> None:
     """Write the body as it arrives; aiohttp goes on reading the network while a write is under way.
 
@@ -129,6 +136,8 @@ async def _copy(
         async for chunk in response.content.iter_any():
             if stop(position):
                 return
+            if trace is not None:
+                trace.received_bytes += len(chunk)
             await sink.write_at(position, [chunk])
             position += len(chunk)
     except (aiohttp.ClientError, TimeoutError) as error:

@@ -9,6 +9,7 @@ A credential goes to its own host only: what happens on redirects is in `regprox
 import base64
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from urllib.parse import parse_qs
 
 from regproxy.oci.names import normalise_host
 
@@ -32,15 +33,23 @@ class Credential:
 
     password: str = field(repr=False)
 
+    path: str = ""
+    """Only for repositories at or below this name; empty is every repository."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "host", normalise_host(self.host))
         # RFC 7617 section 2: "a user-id containing a colon character is invalid".
         if ":" in self.username:
             raise ValueError(f"the user name for {self.host} has a colon, which HTTP Basic cannot carry")
 
-    def is_for(self, host: str, port: int) -> bool:
-        """Whether the credential may be sent to this normalised host and port."""
+    def is_for(self, host: str, port: int, repository: str | None) -> bool:
+        """Whether the credential may be sent to this normalised host and port, for a repository.
+
+        What names no repository, such as `/v2/`, may be asked with any credential of the host.
+        """
         if self.port not in (None, port):
+            return False
+        if self.path and repository is not None and not f"{repository}/".startswith(f"{self.path}/"):
             return False
         return self.host == host or {self.host, host} <= DOCKER_HUB_ALIASES
 
@@ -52,7 +61,11 @@ def basic_header(credential: Credential) -> str:
 
 
 def choose_authorization(
-    client_authorization: str | None, host: str, port: int, credentials: Iterable[Credential]
+    client_authorization: str | None,
+    host: str,
+    port: int,
+    credentials: Iterable[Credential],
+    repository: str | None = None,
 ) -> str | None:
     """Return the `Authorization` value to send to `host`, or None for an anonymous request.
 
@@ -60,16 +73,37 @@ def choose_authorization(
     """
     if client_authorization is not None and client_authorization.strip():
         return client_authorization
-    credential = find_credential(host, port, credentials)
+    credential = find_credential(host, port, credentials, repository)
     return None if credential is None else basic_header(credential)
 
 
-def find_credential(host: str, port: int, credentials: Iterable[Credential]) -> Credential | None:
-    """Return the operator's credential for a host: an exact host before an alias, an exact port before any port."""
+def find_credential(
+    host: str, port: int, credentials: Iterable[Credential], repository: str | None = None
+) -> Credential | None:
+    """Return the operator's credential for a repository at a host.
+
+    An exact host comes before an alias, an exact port before any port, the longest path before a shorter one; where no
+    repository is named, a credential for all of them before one for some.
+    """
     try:
         name = normalise_host(host)
     except ValueError:
         return None
-    suitable = [credential for credential in credentials if credential.is_for(name, port)]
+    suitable = [credential for credential in credentials if credential.is_for(name, port, repository)]
+
+    def fit(credential: Credential) -> tuple[bool, bool, int]:
+        depth = len(credential.path)
+        return credential.host == name, credential.port == port, -depth if repository is None else depth
+
     # max() keeps the first of equals, so that the order of the list decides between duplicates.
-    return max(suitable, key=lambda credential: (credential.host == name, credential.port == port), default=None)
+    return max(suitable, key=fit, default=None)
+
+
+def repository_of_scope(target: str) -> str | None:
+    """Return the repository that a token is asked for (`scope=repository:<name>:pull`), None when none is named."""
+    for scope in parse_qs(target.partition("?")[2]).get("scope", ()):
+        kind, _, rest = scope.partition(":")
+        name, colon, _ = rest.rpartition(":")
+        if kind == "repository" and colon:
+            return name
+    return None

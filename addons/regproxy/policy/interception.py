@@ -10,6 +10,7 @@ follow the host names of an nginx map, which the predecessor used, and extend th
     registry.*                      registry.com, registry.example.org ...
     *.dkr.ecr.*.amazonaws.com       a star inside stands for one label, or a part of one
     http://reg.example.com:5000     as above, and the upstream speaks plain http
+    -reg.example.com                never intercepted, whatever else covers it; also one of the built-in hosts
 
 This module does not decide whether an address may be reached: see `regproxy.policy.addresses`.
 """
@@ -52,6 +53,9 @@ class HostPattern:
     plain_http: bool = False
     """The upstream is spoken to without TLS."""
 
+    tunnelled: bool = False
+    """The operator wants these hosts left alone: an exception from every other entry."""
+
     _regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -60,7 +64,7 @@ class HostPattern:
         object.__setattr__(self, "_regex", _compile(self.host))
 
     def __str__(self) -> str:
-        scheme = "http://" if self.plain_http else ""
+        scheme = ("-" if self.tunnelled else "") + ("http://" if self.plain_http else "")
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{scheme}{host}" if self.port is None else f"{scheme}{host}:{self.port}"
 
@@ -91,16 +95,20 @@ class HostPattern:
 def is_intercepted(host: str, port: int, patterns: Iterable[HostPattern]) -> bool:
     """Whether TLS to this host is terminated by the proxy."""
     try:
-        if normalise_host(host) in BUILT_IN_HOSTS:
-            return True
+        listed = normalise_host(host) in BUILT_IN_HOSTS
     except ValueError:
         return False
-    return any(pattern.matches(host, port) for pattern in patterns)
+    for pattern in patterns:
+        if pattern.matches(host, port):
+            if pattern.tunnelled:
+                return False
+            listed = True
+    return listed
 
 
 def find_pattern(host: str, port: int, patterns: Iterable[HostPattern]) -> HostPattern | None:
     """Return the first entry that covers a host, for its scheme; None when only a built-in or nothing does."""
-    return next((pattern for pattern in patterns if pattern.matches(host, port)), None)
+    return next((pattern for pattern in patterns if not pattern.tunnelled and pattern.matches(host, port)), None)
 
 
 def _normalise_pattern(text: str) -> str:

@@ -125,6 +125,14 @@ def next_hop(current_url: Url, location: str, hops: int, *, registry_insecure: b
     return url
 
 
+def is_refused_by_storage(status: int, url: Url, registry_url: Url) -> bool:
+    """Whether a redirect led to storage that does not take its signature: signed URLs are good for minutes.
+
+    What the registry itself refuses is its decision.
+    """
+    return status == 403 and not same_origin(url, registry_url)
+
+
 def same_origin(first: Url, second: Url) -> bool:
     """Whether credentials for one URL may be sent to the other: same scheme, host and port (RFC 6454 section 4)."""
     return (first.scheme, first.host, first.port) == (second.scheme, second.host, second.port)

@@ -5,13 +5,16 @@ malformed login, host or pattern in its lists, a boolean in other words) is a wa
 with it starts here. Whether the port is free or a directory can be written is `preflight`'s question, not asked here.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from regproxy.policy.credentials import Credential
 from regproxy.policy.interception import HostPattern, is_intercepted
 from regproxy.policy.mappings import UpstreamMapping
+from regproxy.policy.proxy_logins import ProxyLogin
 from regproxy.policy.tiers import Tier, TierName
+from regproxy.policy.upstream_proxy import ForwardProxy, ProxyException, ProxyPlan
 from regproxy.settings import grammar
 from regproxy.settings.credentials import (
     CredentialEntryError,
@@ -19,11 +22,13 @@ from regproxy.settings.credentials import (
     parse_yaml_credential,
     refuse_second_login,
 )
-from regproxy.settings.model import Settings, SettingsError
+from regproxy.settings.model import Compat, Settings, SettingsError
+from regproxy.settings.resolvers import Resolvers, parse_resolvers
 from regproxy.settings.sources import Raw, Sources, read_sources
 from regproxy.settings.table import BY_VARIABLE
 
 _HTTPS_PORT = 443
+_GMARCY_CACHE_DIRECTORY = Path("/registry_proxy_mirror_cache")
 
 _SHORTEST_PASSWORD = 8
 
@@ -52,10 +57,13 @@ class _Reader:
         """Return the settings; they are worth something only if there is no error."""
         ca_directory = self._path("CA_DIRECTORY")
         credentials = self._credentials()
+        resolvers = self._resolvers()
+        compat = self._compat()
+        self._doubt_slow_tier()
         return Settings(
             listen_host=self._value("LISTEN_HOST", grammar.parse_listen_host),
             listen_port=self._value("LISTEN_PORT", grammar.parse_port),
-            cache_directory=self._path("CACHE_DIRECTORY"),
+            cache_directory=self._cache_directory(compat),
             ca_directory=ca_directory,
             ca_certificate_file=self._optional_path("CA_CRT_FILE") or ca_directory / "ca.crt",
             ca_key_file=self._optional_path("CA_KEY_FILE") or ca_directory / "ca.key",
@@ -64,18 +72,24 @@ class _Reader:
             cache_max_size_bytes=self._value("CACHE_MAX_SIZE", grammar.parse_size_bytes),
             cache_inactive_s=self._time_s("CACHE_INACTIVE"),
             old_cache=self._value("OLD_CACHE", grammar.parse_old_cache),
+            cache_min_free_bytes=self._value("CACHE_MIN_FREE", grammar.parse_size_bytes),
             registries=self._registries(credentials),
             credentials=credentials,
             verify_ssl=self._flag("VERIFY_SSL"),
+            verify_ssl_except=self._list("VERIFY_SSL_EXCEPT", _parse_host, self.errors),
             upstream_ca_file=self._optional_path("UPSTREAM_CA_FILE"),
             trusted_hosts=self._list("TRUSTED_HOSTS", _parse_host, self.errors),
             upstream_mappings=self._list("UPSTREAM_MAPPINGS", UpstreamMapping.parse, self.errors),
-            disable_ipv6=self._flag("DISABLE_IPV6"),
+            disable_ipv6=self._flag("DISABLE_IPV6") or resolvers.ipv4_only,
+            nameservers=resolvers.nameservers,
+            upstream_proxies=self._upstream_proxies(),
             download_connections=self._value("DOWNLOAD_CONNECTIONS", grammar.parse_count),
             download_part_bytes=self._value("DOWNLOAD_PART_SIZE", grammar.parse_size_bytes),
             enable_manifest_cache=self._flag("ENABLE_MANIFEST_CACHE"),
             tiers=self._tiers(),
             allow_push=self._flag("ALLOW_PUSH"),
+            allow_push_with_own_auth=self._flag("ALLOW_PUSH_WITH_OWN_AUTH"),
+            proxy_logins=self._proxy_logins(),
             send_timeout_s=self._time_s("SEND_TIMEOUT"),
             client_body_timeout_s=self._time_s("CLIENT_BODY_TIMEOUT"),
             client_header_timeout_s=self._time_s("CLIENT_HEADER_TIMEOUT"),
@@ -85,9 +99,10 @@ class _Reader:
             proxy_read_timeout_s=self._time_s("PROXY_READ_TIMEOUT"),
             proxy_connect_connect_timeout_s=self._time_s("PROXY_CONNECT_CONNECT_TIMEOUT"),
             proxy_connect_read_timeout_s=self._time_s("PROXY_CONNECT_READ_TIMEOUT"),
+            compat=compat,
             debug=self._flag("DEBUG"),
             debug_hub=self._flag("DEBUG_HUB"),
-            debug_password=self._debug_password(),
+            debug_password=self._value("DEBUG_PASSWORD", _parse_password),
             debug_nginx=self._flag("DEBUG_NGINX"),
             warnings=tuple(self._warnings),
         )
@@ -132,31 +147,85 @@ class _Reader:
                 complaints.append(f"{raw.label}: entry {number} cannot be used: {_reason(word, error)}")
         return tuple(dict.fromkeys(parsed))
 
-    def _debug_password(self) -> str:
-        """Return DEBUG_PASSWORD, or the text of the file that DEBUG_PASSWORD_FILE names; empty if neither is set."""
-        password = self._value("DEBUG_PASSWORD", _parse_password)
-        file = self._optional_path("DEBUG_PASSWORD_FILE")
-        if file is None:
-            return password
-        if password:
-            self.errors.append("DEBUG_PASSWORD and DEBUG_PASSWORD_FILE: both are set, give one of them")
-            return password
-        try:
-            return _parse_password(file.read_text(encoding="utf-8").rstrip("\r\n"))
-        except OSError as error:
-            self.errors.append(f"DEBUG_PASSWORD_FILE={file}: {error.strerror}")
-        except ValueError as error:
-            reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
-            self.errors.append(f"DEBUG_PASSWORD_FILE={file}: {reason}")
-        return ""
-
     def _registries(self, credentials: tuple[Credential, ...]) -> tuple[HostPattern, ...]:
         """Return REGISTRIES and the hosts of logins: a login of a host that is only tunnelled could not be used."""
-        patterns = list(self._list("REGISTRIES", _parse_host, self._warnings))
+        patterns = list(self._list("REGISTRIES", _parse_registry, self._warnings))
         for credential in credentials:
-            if not is_intercepted(credential.host, credential.port or _HTTPS_PORT, patterns):
+            port = credential.port or _HTTPS_PORT
+            if any(pattern.tunnelled and pattern.matches(credential.host, port) for pattern in patterns):
+                self._warnings.append(
+                    f"REGISTRIES: {credential.host} is not intercepted, so its login in AUTH_REGISTRIES is not used"
+                )
+            elif not is_intercepted(credential.host, port, patterns):
                 patterns.append(HostPattern(credential.host, credential.port))
         return tuple(patterns)
+
+    def _proxy_logins(self) -> tuple[ProxyLogin, ...]:
+        """Return the logins of clients. A bad one is an error: the proxy must not be more open than it looks."""
+        raw = self._sources.get("PROXY_AUTH")
+        if isinstance(raw.value, str):
+            lines = grammar.strip_quotes(raw.value).splitlines()
+            words = [word for line in lines if not line.lstrip().startswith("#") for word in line.split()]
+        else:
+            words = [str(word) for word in raw.value]
+        logins: list[ProxyLogin] = []
+        for number, word in enumerate(words, start=1):
+            try:
+                logins.append(ProxyLogin.parse(word))
+            except ValueError as error:
+                self.errors.append(raw.problem(f"entry {number} cannot be used: {error}"))
+        return tuple(logins)
+
+    def _upstream_proxies(self) -> ProxyPlan:
+        return ProxyPlan(
+            self._forward_proxy("HTTPS_PROXY"),
+            self._forward_proxy("HTTP_PROXY"),
+            self._list("NO_PROXY", ProxyException.parse, self._warnings),
+        )
+
+    def _forward_proxy(self, variable: str) -> ForwardProxy | None:
+        """Return the proxy; the predecessor had no use for the variable, so a bad one is no reason not to start."""
+        raw = self._sources.find(variable)
+        if raw is None:
+            return None
+        try:
+            text = grammar.strip_quotes(raw.text)
+            return ForwardProxy.parse(text) if text else None
+        except ValueError as error:
+            self._warnings.append(raw.problem(f"no proxy is used: {error}"))
+        return None
+
+    def _resolvers(self) -> Resolvers:
+        path = self._path("RESOLVERS_FILE")
+        try:
+            resolvers = parse_resolvers(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return Resolvers()
+        except (OSError, ValueError):
+            self._warnings.append(f"RESOLVERS_FILE={path}: cannot be read, the system's name servers are used")
+            return Resolvers()
+        self._warnings.extend(f"RESOLVERS_FILE={path}: {problem}" for problem in resolvers.problems)
+        return resolvers
+
+    def _compat(self) -> Compat:
+        raw = self._sources.get("COMPAT")
+        text = self._value("COMPAT", str)
+        if text in set(Compat):
+            return Compat(text)
+        self._warnings.append(raw.problem(f"not one of {', '.join(Compat)}: read as {Compat.RPARDINI}"))
+        return Compat.RPARDINI
+
+    def _cache_directory(self, compat: Compat) -> Path:
+        """Return the directory; without a word each predecessor's volume is where its image had it."""
+        if compat is Compat.GMARCY and self._sources.find("CACHE_DIRECTORY") is None:
+            return _GMARCY_CACHE_DIRECTORY
+        return self._path("CACHE_DIRECTORY")
+
+    def _doubt_slow_tier(self) -> None:
+        raw = self._sources.find("SLOW_TIER_ENABLED")
+        if raw is not None and grammar.is_true(grammar.strip_quotes(raw.text)):
+            reason = BY_VARIABLE["SLOW_TIER_ENABLED"].meaning.partition(": ")[2]
+            self._warnings.append(raw.problem(f"no effect: {reason}; give CACHE_MAX_SIZE the room of both caches"))
 
     def _credentials(self) -> tuple[Credential, ...]:
         raw = self._sources.get("AUTH_REGISTRIES")
@@ -210,6 +279,13 @@ def _parse_host(text: str) -> HostPattern:
     """Return the pattern of one word; `https://` and slashes at the end are habits without a meaning."""
     bare = text.rstrip("/")
     return HostPattern.parse(bare[len("https://") :] if bare.lower().startswith("https://") else bare)
+
+
+def _parse_registry(text: str) -> HostPattern:
+    """Return the pattern of one word of REGISTRIES; `-host` is an exception from the others."""
+    if not text.startswith("-"):
+        return _parse_host(text)
+    return dataclasses.replace(_parse_host(text[1:]), tunnelled=True)
 
 
 def _reason(word: str, error: ValueError) -> str:

@@ -5,13 +5,24 @@ Defaults are not repeated here: `load_settings({})` is the default object, made 
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from regproxy.policy.adoption import OldCache
 from regproxy.policy.credentials import Credential
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
+from regproxy.policy.proxy_logins import ProxyLogin
 from regproxy.policy.tiers import Tier
+from regproxy.policy.upstream_proxy import ProxyPlan
+
+
+class Compat(StrEnum):
+    """Which predecessor's names are used where the predecessors differ."""
+
+    RPARDINI = "rpardini"
+    GMARCY = "gmarcy"
+
 
 DEBUG_PORT = 8081
 DEBUG_HUB_PORT = 8082
@@ -46,10 +57,14 @@ class Settings:
     """Content that was not read for so long is removed."""
     old_cache: OldCache
     """What becomes of an nginx predecessor's cache in the cache directory."""
+    cache_min_free_bytes: int
+    """Free space that the cache leaves on its disk."""
     registries: tuple[HostPattern, ...]
-    """Hosts to intercept besides the built-in ones; the hosts of `credentials` are among them."""
+    """Hosts to intercept besides the built-in ones, and exceptions; the hosts of `credentials` are among them."""
     credentials: tuple[Credential, ...]
     verify_ssl: bool
+    verify_ssl_except: tuple[HostPattern, ...]
+    """Upstreams whose certificates are not verified although `verify_ssl` is on."""
     upstream_ca_file: Path | None
     """PEM bundle of authorities that upstreams may use besides the system's."""
     trusted_hosts: tuple[HostPattern, ...]
@@ -57,6 +72,9 @@ class Settings:
     upstream_mappings: tuple[UpstreamMapping, ...]
     disable_ipv6: bool
     """True: upstreams are reached by IPv4 only."""
+    nameservers: tuple[str, ...]
+    """IP addresses of the name servers for upstreams; empty means the system's."""
+    upstream_proxies: ProxyPlan
     download_connections: int
     """Most connections over which one blob is fetched."""
     download_part_bytes: int
@@ -65,6 +83,10 @@ class Settings:
     tiers: tuple[Tier, ...]
     """Tag tiers in the order in which they are tried; the last one, `default`, takes every tag."""
     allow_push: bool
+    allow_push_with_own_auth: bool
+    """True: pushes of clients that send an Authorization pass through."""
+    proxy_logins: tuple[ProxyLogin, ...]
+    """Who may use the proxy; empty means everybody."""
     send_timeout_s: float
     """Longest pause between two writes to a client."""
     client_body_timeout_s: float
@@ -83,6 +105,7 @@ class Settings:
     """Longest time to connect for a blind tunnel."""
     proxy_connect_read_timeout_s: float
     """Longest silence in a blind tunnel."""
+    compat: Compat
     debug: bool
     """True: the web interface runs on `DEBUG_PORT`."""
     debug_hub: bool

@@ -14,7 +14,7 @@ import yaml
 
 from regproxy.settings.grammar import parse_path, shown, split_words, strip_quotes
 from regproxy.settings.model import SettingsError
-from regproxy.settings.table import BY_VARIABLE, BY_YAML_KEY, Setting
+from regproxy.settings.table import BY_VARIABLE, BY_YAML_KEY, FILE_SUFFIX, SETTINGS_TABLE, Setting
 
 # Keys that are likely to be tried because the environment has them, and what they are called here.
 _OTHER_NAMES = {"auth_registries": "credentials", "config_file": "the environment variable CONFIG_FILE"}
@@ -59,15 +59,20 @@ class Sources:
     """The environment and the content of the YAML file, if there is one."""
 
     environ: Mapping[str, str]
+    secret_texts: Mapping[str, str]
+    """Variable -> the text of the file that `<variable>_FILE` names."""
     yaml_path: Path | None
     yaml_values: Mapping[str, str | tuple[object, ...]]
 
     def find(self, variable: str) -> Raw | None:
         """Return what the operator wrote, or None if nothing was set."""
         setting = BY_VARIABLE[variable]
-        text = self.environ.get(variable, "")
-        if text or (setting.empty_counts and variable in self.environ):
-            return Raw(variable, text, setting.secret)
+        for name in (variable, *setting.aliases):
+            text = self.environ.get(name, "")
+            if text or (setting.empty_counts and name in self.environ):
+                return Raw(name, text, setting.secret)
+        if variable in self.secret_texts:
+            return Raw(f"{variable}{FILE_SUFFIX}", self.secret_texts[variable], setting.secret)
         if setting.yaml_key in self.yaml_values:
             return Raw(f"{self.yaml_path}: {setting.yaml_key}", self.yaml_values[setting.yaml_key], setting.secret)
         return None
@@ -80,14 +85,39 @@ class Sources:
 
 def read_sources(environ: Mapping[str, str]) -> Sources:
     """Return the sources, with the YAML file that CONFIG_FILE names. Raises SettingsError."""
+    secret_texts = _read_secret_files(environ)
     name = strip_quotes(environ.get("CONFIG_FILE", ""))
     if not name:
-        return Sources(environ, None, {})
+        return Sources(environ, secret_texts, None, {})
     try:
         path = parse_path(name)
     except ValueError as error:
         raise SettingsError([f"CONFIG_FILE={shown(name)}: {error}"]) from None
-    return Sources(environ, path, _read_yaml(path))
+    return Sources(environ, secret_texts, path, _read_yaml(path))
+
+
+def _read_secret_files(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the texts of the secrets that are in files. Raises SettingsError, without a word of the texts."""
+    texts: dict[str, str] = {}
+    problems: list[str] = []
+    for setting in (setting for setting in SETTINGS_TABLE if setting.secret):
+        label = f"{setting.variable}{FILE_SUFFIX}"
+        name = strip_quotes(environ.get(label, ""))
+        if not name:
+            continue
+        if any(environ.get(variable) for variable in (setting.variable, *setting.aliases)):
+            problems.append(f"{label}={shown(name)}: {setting.variable} is set, too: keep one of them")
+            continue
+        try:
+            # The line end is the editor's, not the secret's.
+            texts[setting.variable] = parse_path(name).read_text(encoding="utf-8").rstrip("\r\n")
+        except OSError as error:
+            problems.append(f"{label}={shown(name)}: {error.strerror}")
+        except ValueError:
+            problems.append(f"{label}={shown(name)}: not a file of UTF-8 text")
+    if problems:
+        raise SettingsError(problems)
+    return texts
 
 
 def _read_yaml(path: Path) -> Mapping[str, str | tuple[object, ...]]:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from regproxy.settings.obsolete import OBSOLETE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
@@ -26,7 +28,9 @@ class Setting:
     empty_counts: bool = False
     """True: an empty value is a value; otherwise it is as good as unset."""
     ignored: bool = False
-    """True: accepted because the predecessor had it, and without effect."""
+    """True: accepted because a predecessor had it, and without effect."""
+    aliases: tuple[str, ...] = ()
+    """Other names of the variable; its own name wins over them."""
 
     @property
     def yaml_key(self) -> str:
@@ -35,6 +39,8 @@ class Setting:
 
 
 _NO_EFFECT = "Accepted, no effect: "
+FILE_SUFFIX = "_FILE"
+"""A secret may be in the file that the variable with this suffix names: environments are shown in many places."""
 
 SETTINGS_TABLE: tuple[Setting, ...] = (
     Setting(variable="CONFIG_FILE", in_yaml="", meaning="YAML file with these settings; the environment wins over it"),
@@ -54,7 +60,17 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         default="32g",
         meaning="Most bytes the cache may use; the least recently used goes first",
     ),
-    Setting(variable="CACHE_INACTIVE", default="60d", meaning="Content that was not read for so long is removed"),
+    Setting(
+        variable="CACHE_INACTIVE",
+        default="60d",
+        aliases=("CACHE_INACTIVE_TIME",),
+        meaning="Content that was not read for so long is removed",
+    ),
+    Setting(
+        variable="CACHE_MIN_FREE",
+        default="1g",
+        meaning="Free space that the cache leaves on its disk: least recently used content goes; 0 for none",
+    ),
     Setting(
         variable="OLD_CACHE",
         default="copy",
@@ -72,14 +88,16 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
     Setting(
         variable="REGISTRIES",
         default="registry.k8s.io gcr.io quay.io ghcr.io",
-        meaning="Hosts to cache besides Docker Hub: `host`, `host:port`, `*.host`, `http://host:port`; a list",
+        meaning="Hosts to cache besides Docker Hub: `host`, `host:port`, `*.host`, `http://host:port`; "
+        "`-host` is never intercepted; a list",
     ),
     Setting(
         variable="AUTH_REGISTRIES",
         in_yaml="credentials",
         secret=True,
         empty_counts=True,
-        meaning="Logins `host:user:password` of registries or their token servers; the hosts are cached, too",
+        meaning="Logins `host:user:password` of registries or their token servers, `host/path:user:password` for the "
+        "repositories below a path; the hosts are cached, too",
     ),
     Setting(
         variable="AUTH_REGISTRIES_DELIMITER",
@@ -99,6 +117,10 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         meaning="Verify the certificates of upstreams; any other text than `true` turns it off for all",
     ),
     Setting(
+        variable="VERIFY_SSL_EXCEPT",
+        meaning="Upstreams whose certificates are not verified: `host`, `host:port`, `*.host`; a list",
+    ),
+    Setting(
         variable="UPSTREAM_CA_FILE", meaning="PEM bundle of authorities that upstreams may use besides the system's"
     ),
     Setting(
@@ -110,6 +132,29 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         meaning="Where a name is really reached: `name=address` or `name=address:port`, a list",
     ),
     Setting(variable="DISABLE_IPV6", default="false", meaning="Reach upstreams by IPv4 only"),
+    Setting(
+        variable="HTTPS_PROXY",
+        secret=True,
+        aliases=("https_proxy",),
+        meaning="Proxy through which `https` upstreams and tunnels are reached: `http://[user:password@]host:port`",
+    ),
+    Setting(
+        variable="HTTP_PROXY",
+        secret=True,
+        aliases=("http_proxy",),
+        meaning="The same for plain `http` upstreams",
+    ),
+    Setting(
+        variable="NO_PROXY",
+        aliases=("no_proxy",),
+        meaning="Reached without that proxy: `host` and what is below it, `.host`, `host:port`, addresses, networks "
+        "`10.0.0.0/8`, `*`; loopback and mapped names always are",
+    ),
+    Setting(
+        variable="RESOLVERS_FILE",
+        default="/etc/nginx/resolvers.conf",
+        meaning="Name servers for upstreams in the predecessor's form, if it exists: `resolver 10.0.0.2 ipv6=off;`",
+    ),
     Setting(variable="DOWNLOAD_CONNECTIONS", default="4", meaning="Most connections for one large blob; 1 to 64"),
     Setting(variable="DOWNLOAD_PART_SIZE", default="16m", meaning="Least part of a blob that gets its own connection"),
     Setting(
@@ -137,16 +182,26 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
     Setting(
         variable="ALLOW_PUSH", default="false", meaning="`true`: pushes pass through; else writing methods get 405"
     ),
+    Setting(
+        variable="ALLOW_PUSH_WITH_OWN_AUTH",
+        default="false",
+        meaning="`true`: pushes pass through if the client sends credentials of its own",
+    ),
+    Setting(
+        variable="PROXY_AUTH",
+        secret=True,
+        meaning="Logins that clients need to use the proxy: `user:password`, or lines of `htpasswd -B`; a list",
+    ),
     Setting(variable="SEND_TIMEOUT", default="60s", meaning="Longest pause between two writes to a client"),
     Setting(
         variable="CLIENT_BODY_TIMEOUT",
         default="60s",
-        meaning="Longest pause between two reads of a request body; no effect yet",
+        meaning="Longest pause between two reads of a request body",
     ),
     Setting(
         variable="CLIENT_HEADER_TIMEOUT",
         default="60s",
-        meaning="Longest time for a request head to arrive; no effect yet",
+        meaning="Longest time for a head to arrive: of a CONNECT, a TLS handshake, a request",
     ),
     Setting(
         variable="KEEPALIVE_TIMEOUT",
@@ -157,18 +212,27 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
     Setting(
         variable="PROXY_SEND_TIMEOUT",
         default="60s",
-        meaning="Longest pause between two writes to an upstream; no effect yet",
+        meaning="Longest pause between two writes to an upstream",
     ),
-    Setting(variable="PROXY_READ_TIMEOUT", default="60s", meaning="Longest pause between two reads from an upstream"),
+    Setting(
+        variable="PROXY_READ_TIMEOUT",
+        default="60s",
+        meaning="Longest pause between two reads from an upstream; the answer to a push has at least 900 s",
+    ),
     Setting(
         variable="PROXY_CONNECT_CONNECT_TIMEOUT",
         default="60s",
-        meaning="Longest time to connect for a tunnel to other hosts; no effect yet",
+        meaning="Longest time to connect for a tunnel to other hosts",
     ),
     Setting(
         variable="PROXY_CONNECT_READ_TIMEOUT",
         default="60s",
-        meaning="Longest silence in a tunnel to other hosts; no effect yet",
+        meaning="Longest silence in a tunnel to other hosts",
+    ),
+    Setting(
+        variable="COMPAT",
+        default="rpardini",
+        meaning="`gmarcy`: response fields `X-Container-Registry-Proxy-*`, cache in `/registry_proxy_mirror_cache`",
     ),
     Setting(
         variable="DEBUG",
@@ -187,33 +251,18 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         meaning="Password of the web interface; at least 8 characters",
     ),
     Setting(
-        variable="DEBUG_PASSWORD_FILE",
-        in_yaml="",
-        meaning="File with the password of the web interface",
-    ),
-    Setting(
         variable="DEBUG_NGINX", default="false", meaning="`true`: log at level DEBUG (the name is the predecessor's)"
     ),
     Setting(
-        variable="PROXY_REQUEST_BUFFERING",
+        variable="SLOW_TIER_ENABLED",
         in_yaml="",
-        default="true",
+        default="false",
         ignored=True,
-        meaning=f"{_NO_EFFECT}uploads are always streamed",
+        meaning=f"{_NO_EFFECT}content is kept once for each digest, in one directory, whichever URI asked for it",
     ),
-    Setting(
-        variable="PROXY_CONNECT_SEND_TIMEOUT",
-        in_yaml="",
-        default="60s",
-        ignored=True,
-        meaning=f"{_NO_EFFECT}it had none in the predecessor",
-    ),
-    Setting(
-        variable="CA_SRL_FILE",
-        in_yaml="",
-        default_note="`ca.srl` in `CA_DIRECTORY`",
-        ignored=True,
-        meaning=f"{_NO_EFFECT}serial numbers are random",
+    *(
+        Setting(variable=variable, in_yaml="", ignored=True, meaning=f"{_NO_EFFECT}{reason}")
+        for variable, reason in OBSOLETE.items()
     ),
 )
 
@@ -222,9 +271,22 @@ BY_YAML_KEY: Mapping[str, Setting] = MappingProxyType({row.yaml_key: row for row
 
 
 def markdown_rows() -> tuple[str, ...]:
-    """Return the table of the README, one line each, with its two head lines."""
+    """Return the table of the README, one line each, with its two head lines; what has no effect is one row."""
     head = ("| Variable | Default | Meaning |", "| --- | --- | --- |")
-    return head + tuple(f"| `{row.variable}` | {_markdown_default(row)} | {row.meaning} |" for row in SETTINGS_TABLE)
+    rows = tuple(
+        f"| `{row.variable}` | {_markdown_default(row)} | {_markdown_meaning(row)} |"
+        for row in SETTINGS_TABLE
+        if not row.ignored
+    )
+    names = ", ".join(f"`{row.variable}`" for row in SETTINGS_TABLE if row.ignored)
+    return (*head, *rows, f"| {names} | | Accepted because predecessors had them, no effect |")
+
+
+def _markdown_meaning(setting: Setting) -> str:
+    notes = [f"also `{alias}`" for alias in setting.aliases]
+    if setting.secret:
+        notes.append(f"or a file with it: `{setting.variable}{FILE_SUFFIX}`")
+    return f"{setting.meaning} ({'; '.join(notes)})" if notes else setting.meaning
 
 
 def _markdown_default(setting: Setting) -> str:

@@ -8,16 +8,32 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import NamedTuple
 
 from mitmproxy import http
 
 from regproxy.engine.bodies import attached
 from regproxy.engine.http_layer import BodySent, Door, door
 from regproxy.oci.endpoint import Blob, Manifest
+from regproxy.origin.client import joined_address
+from regproxy.policy.tiers import RequestClass
+from regproxy.settings import Compat
+from regproxy.stack.core import Core
 from regproxy.stack.exchange import Exchange, exchange_of
 
 logger = logging.getLogger(__name__)
+
+FIELD_PREFIXES: Mapping[Compat, str] = MappingProxyType(
+    {Compat.RPARDINI: "X-Docker-Registry-Proxy", Compat.GMARCY: "X-Container-Registry-Proxy"}
+)
+"""How each predecessor's response fields begin."""
+
+# One encoder for all lines: `json.dumps` with other separators than its own makes one for each.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class AccessLog:
@@ -25,16 +41,25 @@ class AccessLog:
 
     name = "registry-access-log"
 
+    def __init__(self, core: Core | None = None) -> None:
+        self._core = core
+        self._compat = Compat.RPARDINI
+
+    def running(self) -> None:
+        """Take the names of the predecessor that clients know."""
+        if self._core is not None and self._core.ready:
+            self._compat = self._core.settings.compat
+
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Tell the client what the cache did."""
+        """Tell the client what the cache did; like nginx's `add_header`, nothing where there is nothing to tell."""
         exchange = exchange_of(flow)
         if exchange is not None and flow.response is not None:
-            flow.response.headers.update(cache_fields(exchange))
+            flow.response.headers.update(cache_fields(exchange, self._compat))
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Log an answer that has been sent; one whose body is a file is logged when the file has been sent."""
         if attached(flow) is None:
-            _log(flow, _declared_length(flow), None)
+            _log(flow, _sent_bytes(flow), None)
 
     def registry_body_sent(self, body_sent: BodySent) -> None:
         """Log an answer whose body was a file."""
@@ -42,7 +67,17 @@ class AccessLog:
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Log a request that got no answer."""
-        _log(flow, 0, flow.error.msg if flow.error else None)
+        _log(flow, passed_bytes(flow.response), flow.error.msg if flow.error else None)
+
+
+class UpstreamPart(NamedTuple):
+    """What the line says of the upstream."""
+
+    host: str
+    """Of the last hop, with its port if that is not its scheme's."""
+    addresses: str = ""
+    times_s: str = ""
+    bytes: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,19 +93,17 @@ class Entry:
     """Of the body."""
     client_ip: str
     user_agent: str
-    upstream: str = ""
-    """Address of the registry's end, if a connection of mitmproxy's led there."""
+    upstream: UpstreamPart
     began_s: float
     exchange: Exchange | None
     error: str | None
 
 
-def cache_fields(exchange: Exchange) -> dict[str, str]:
-    """Return the predecessor's two response fields."""
-    return {
-        "X-Docker-Registry-Proxy-Cache-Upstream-Status": exchange.cache_status,
-        "X-Docker-Registry-Proxy-Cache-Type": exchange.request_class,
-    }
+def cache_fields(exchange: Exchange, compat: Compat) -> dict[str, str]:
+    """Return the predecessor's two response fields; like nginx's `add_header`, none where there is nothing to tell."""
+    prefix = FIELD_PREFIXES[compat]
+    fields = {f"{prefix}-Cache-Upstream-Status": exchange.cache_status, f"{prefix}-Cache-Type": exchange.request_class}
+    return {name: value for name, value in fields.items() if value}
 
 
 def write(entry: Entry) -> None:
@@ -84,27 +117,27 @@ def write(entry: Entry) -> None:
 
 def log_line(entry: Entry, now_s: float) -> str:
     """Return the line for one request; JSON escapes control characters."""
-    exchange = entry.exchange
-    return json.dumps(
+    exchange, upstream = entry.exchange, entry.upstream
+    return _encode(
         {
-            "access_time": time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now_s)),
+            "access_time": _access_time(int(now_s)),
             "upstream_cache_status": exchange.cache_status if exchange else "",
             "method": entry.method,
             "uri": entry.target.partition("?")[0],
-            "request_type": exchange.request_class if exchange else "unknown",
+            "request_type": exchange.request_class if exchange else RequestClass.UNKNOWN,
             "status": "" if entry.status is None else str(entry.status),
             "bytes_sent": str(entry.sent_bytes),
-            "upstream_response_time": "",
+            "upstream_response_time": upstream.times_s,
             "host": entry.host,
-            "proxy_host": entry.host,
-            "upstream": entry.upstream,
+            "proxy_host": upstream.host,
+            "upstream": upstream.addresses,
             "client_ip": entry.client_ip,
             "user_agent": entry.user_agent,
+            "bytes_upstream": upstream.bytes,
             "image": _image(exchange),
-            "duration_s": f"{max(0.0, now_s - entry.began_s):.3f}",
             "error": entry.error or (exchange.error if exchange else None) or "",
-        },
-        separators=(",", ":"),
+            "duration_s": f"{max(0.0, now_s - entry.began_s):.3f}",
+        }
     )
 
 
@@ -117,7 +150,6 @@ def _log(flow: http.HTTPFlow, sent_bytes: int, error: str | None) -> None:
 def entry_of(flow: http.HTTPFlow, exchange: Exchange | None, sent_bytes: int, error: str | None) -> Entry:
     """Return what the line of a flow says."""
     request, response = flow.request, flow.response
-    upstream = flow.server_conn.peername if flow.server_conn.timestamp_start is not None else None
     return Entry(
         method=request.method,
         target=request.path,
@@ -126,11 +158,56 @@ def entry_of(flow: http.HTTPFlow, exchange: Exchange | None, sent_bytes: int, er
         sent_bytes=sent_bytes,
         client_ip=flow.client_conn.peername[0] if flow.client_conn.peername else "",
         user_agent=request.headers.get("user-agent", ""),
-        upstream=f"{upstream[0]}:{upstream[1]}" if upstream else "",
+        upstream=_upstream(flow, exchange),
         began_s=request.timestamp_start,
         exchange=exchange,
         error=error,
     )
+
+
+def _upstream(flow: http.HTTPFlow, exchange: Exchange | None) -> UpstreamPart:
+    """Return what is known of the upstream: of our own client's requests, or of the one that mitmproxy passed on."""
+    request = flow.request
+    default_port = 80 if request.scheme == "http" else 443
+    host = request.host if request.port == default_port else f"{request.host}:{request.port}"
+    trace = exchange.trace if exchange else None
+    if trace is not None and trace.last_host is not None:
+        return UpstreamPart(trace.last_host, trace.addresses(), trace.times_s(), str(trace.received_bytes))
+    server, response = flow.server_conn, flow.response
+    if server.timestamp_start is None or server.peername is None:
+        return UpstreamPart(host)
+    began_s = request.timestamp_end or request.timestamp_start
+    ended_s = response.timestamp_end if response else None
+    return UpstreamPart(
+        host,
+        joined_address(server.peername[0], server.peername[1]),
+        f"{max(0.0, ended_s - began_s):.3f}" if ended_s else "",
+        str(passed_bytes(response)),
+    )
+
+
+class PassedBytes:
+    """Counts a body that streams through: mitmproxy keeps nothing of it. For `Response.stream`."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, data: bytes) -> bytes:
+        """Pass the bytes on."""
+        self.count += len(data)
+        return data
+
+
+def passed_bytes(response: http.Response | None) -> int:
+    """Return how much of a streamed body has passed; 0 for a body of our own."""
+    counter = response.stream if response else None
+    return counter.count if isinstance(counter, PassedBytes) else 0
+
+
+@lru_cache(maxsize=1)
+def _access_time(now_s: int) -> str:
+    """Return nginx's `$time_local` in UTC; within one second all lines have the same."""
+    return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now_s))
 
 
 def _image(exchange: Exchange | None) -> str:
@@ -143,6 +220,9 @@ def _image(exchange: Exchange | None) -> str:
             return ""
 
 
-def _declared_length(flow: http.HTTPFlow) -> int:
-    length = flow.response.headers.get("content-length", "") if flow.response else ""
-    return int(length) if length.isdecimal() and flow.request.method != "HEAD" else 0
+def _sent_bytes(flow: http.HTTPFlow) -> int:
+    """Return the length of a body that has been sent."""
+    response = flow.response
+    if response is None or flow.request.method == "HEAD":
+        return 0
+    return passed_bytes(response) or len(response.raw_content or b"")

@@ -3,7 +3,9 @@
 import logging
 
 from regproxy.engine.authority import Authority
+from regproxy.engine.nameservers import lookup_at
 from regproxy.origin.client import Upstream
+from regproxy.origin.resolver import Lookup, system_lookup
 from regproxy.settings import Settings
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
@@ -25,11 +27,14 @@ class Core:
         self._store_failed = False
         self.own_ports: set[int] = set()
         """The proxy's port and those of its web interface: what nobody may reach through the proxy."""
+        self.lookup: Lookup = system_lookup
+        """How the names of upstreams become addresses."""
 
     def configure(self, settings: Settings) -> None:
         """Set what was asked for."""
         self._settings = settings
         self.own_ports = {settings.listen_port}
+        self.lookup = lookup_at(settings.nameservers) if settings.nameservers else system_lookup
 
     def start(self, store: Store, upstream: Upstream, authority: Authority) -> None:
         """Set what was opened: from now on requests can be answered."""

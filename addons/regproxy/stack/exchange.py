@@ -8,11 +8,16 @@ from mitmproxy import http
 
 from regproxy.oci.endpoint import Endpoint
 from regproxy.oci.names import Registry
+from regproxy.origin.trace import Trace
 from regproxy.policy.tiers import RequestClass
 
 
 class CacheStatus(StrEnum):
-    """nginx's `$upstream_cache_status`, with nginx's meanings."""
+    """nginx's `$upstream_cache_status`, with nginx's meanings.
+
+    `UPDATING` is left out: it needs `proxy_cache_use_stale updating`, which the predecessor did not have either. Who
+    asks for a tag that is being revalidated gets the new answer.
+    """
 
     NONE = ""
     """The cache has no part in this request."""
@@ -42,11 +47,20 @@ class Exchange:
     client_has_credentials: bool = False
     """Whether the authorization is the client's own."""
     cache_status: CacheStatus = CacheStatus.NONE
+    trace: Trace | None = field(default=None, repr=False)
+    """What was asked of the registry for this request, by our own client; None when nothing was."""
     error: str | None = None
     """Why the answer is not the one hoped for, in words."""
 
 
 _exchanges: weakref.WeakKeyDictionary[http.HTTPFlow, Exchange] = weakref.WeakKeyDictionary()
+
+
+def trace_of(exchange: Exchange) -> Trace:
+    """Return where the exchange's requests to the registry are written down."""
+    if exchange.trace is None:
+        exchange.trace = Trace()
+    return exchange.trace
 
 
 def begin(flow: http.HTTPFlow, exchange: Exchange) -> None:

@@ -4,10 +4,12 @@ The upstream is chosen by the CONNECT authority alone. Tunnels may lead anywhere
 that only this machine can reach; a host that the operator lists may be anywhere.
 """
 
+import ipaddress
 import socket
-from collections.abc import Sequence
+import weakref
+from functools import lru_cache
 
-from mitmproxy import http
+from mitmproxy import connection, http
 from mitmproxy.proxy import layer, server_hooks
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.layers.http import HTTPMode
@@ -20,18 +22,23 @@ from regproxy.engine.connect_layer import (
     Tunnel,
     TunnelServer,
     Verdict,
+    Via,
+    connect_head,
 )
 from regproxy.engine.http_layer import Door, RegistryHttpLayer, door
 from regproxy.engine.warm_connection import CONNECT_START
 from regproxy.oci.endpoint import EndpointError, parse_endpoint
 from regproxy.oci.errors import ErrorCode
 from regproxy.oci.names import Registry, parse_authority
-from regproxy.origin.resolver import AddressForbiddenError, is_listed, resolve
+from regproxy.origin.resolver import AddressForbiddenError, AddressRule, is_listed, is_own_port, resolve
 from regproxy.policy.addresses import connect_forbidden_reason
-from regproxy.policy.interception import HostPattern, find_pattern, is_intercepted
+from regproxy.policy.interception import find_pattern, is_intercepted
 from regproxy.policy.mappings import find_mapping
 from regproxy.policy.tiers import request_class
+from regproxy.policy.upstream_proxy import ForwardProxy, proxy_authorization
+from regproxy.stack.access_log import PassedBytes
 from regproxy.stack.answers import oci_error
+from regproxy.stack.client_login import CHALLENGE, REASON, ClientLogin
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import Exchange, begin
 
@@ -43,8 +50,12 @@ class Interception:
 
     name = "registry-interception"
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, login: ClientLogin | None = None) -> None:
         self._core = core
+        self._login = login or ClientLogin(core)
+        # Every request asks, and the settings stay.
+        self.registry_at = lru_cache(maxsize=1024)(self._find_registry)
+        self._asked: weakref.WeakKeyDictionary[connection.Connection, tuple[str, int]] = weakref.WeakKeyDictionary()
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """Put our layers on a connection to the proxy's port: mitmproxy's own would open tunnels by no rule of ours."""
@@ -63,7 +74,10 @@ class Interception:
     async def registry_connect(self, connect: ConnectRequest) -> None:
         """Decide about a CONNECT."""
         connect.host = connect.host.lower().removesuffix(".")
-        connect.verdict = await self._decide(connect.host, connect.port)
+        if await self._login.is_allowed(connect.request.headers.get("proxy-authorization")):
+            connect.verdict = await self._decide(connect.host, connect.port)
+        else:
+            connect.verdict = Refuse(407, REASON, CHALLENGE)
 
     async def _decide(self, host: str, port: int) -> Verdict:
         settings = self._core.settings
@@ -72,33 +86,49 @@ class Interception:
         if is_intercepted(host, port, settings.registries):
             return Intercept()
         try:
-            return Tunnel(tuple(await self._tunnel_addresses(host, port)))
+            return await self._tunnel(host, port)
         except AddressForbiddenError as error:
             return Refuse(403, f"{error}; list {host} in REGISTRIES or TRUSTED_HOSTS if that is meant")
         except OSError as error:
             return Refuse(502, f"{host} cannot be resolved: {error.strerror or error}")
 
-    async def _tunnel_addresses(self, host: str, port: int) -> list[tuple[str, int]]:
+    async def _tunnel(self, host: str, port: int) -> Tunnel:
+        """Return the way to a host, through the operator's proxy if there is one, which then looks the name up."""
+        proxy = self.proxy_for("https", host, port)
+        if proxy is None:
+            return Tunnel(tuple(await self.tunnel_addresses(host, port)))
+        addresses = await self._resolve(proxy.host, proxy.port, None)
+        return Tunnel(tuple(addresses), via=Via(str(proxy), connect_head(host, port, proxy_authorization(proxy))))
+
+    def proxy_for(self, scheme: str, host: str, port: int) -> ForwardProxy | None:
+        """Return the operator's proxy that leads to a host; a mapped name is reached where the operator said."""
+        settings = self._core.settings
+        proxy = settings.upstream_proxies.choose(scheme, host, port)
+        if proxy is None or find_mapping(host, settings.upstream_mappings) is not None:
+            return None
+        # The proxy is asked for no address that we must not ask for ourselves.
+        return proxy if _literal_reason(host) is None else None
+
+    async def tunnel_addresses(self, host: str, port: int) -> list[tuple[str, int]]:
+        """Return where to connect to for a host that is no registry. Raises AddressForbiddenError, OSError."""
         settings = self._core.settings
         rule = None if is_listed(host, port, settings.trusted_hosts) else connect_forbidden_reason
+        return await self._resolve(host, port, rule)
+
+    async def _resolve(self, host: str, port: int, rule: AddressRule | None) -> list[tuple[str, int]]:
+        settings = self._core.settings
         family = socket.AF_INET if settings.disable_ipv6 else socket.AF_UNSPEC
-        addresses = await resolve(host, port, mappings=settings.upstream_mappings, rule=rule, family=family)
+        addresses = await resolve(
+            host, port, mappings=settings.upstream_mappings, rule=rule, family=family, lookup=self._core.lookup
+        )
         for address, mapped_port in addresses:
-            if self._is_own(address, mapped_port):
+            if is_own_port(address, mapped_port, self._core.own_ports):
                 raise AddressForbiddenError(f"{host}:{port} is this proxy itself")
         return addresses
 
-    def _is_own(self, address: str, port: int) -> bool:
-        """Whether an address is one of the proxy's own ports on one of this machine's addresses."""
-        if port not in self._core.own_ports:
-            return False
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind((address, 0))  # only an address of this machine can be bound
-            except OSError:
-                return False
-        return True
+    def asked_of(self, server: connection.Connection) -> tuple[str, int] | None:
+        """Return the host and port that a connection of mitmproxy's is for, by name, wherever it is mapped to."""
+        return self._asked.get(server)
 
     async def server_connect(self, connecting: server_hooks.ServerConnectionHookData) -> None:
         """Send mitmproxy's own upstream connections where a name is mapped to, and keep them out of this machine."""
@@ -106,15 +136,20 @@ class Interception:
         if address is None or connecting.server.error or isinstance(connecting.server, TunnelServer):
             return
         host, port = address[0], address[1]
+        self._asked[connecting.server] = (host, port)
         settings = self._core.settings
+        if any((proxy.host, proxy.port) == (host, port) for proxy in settings.upstream_proxies.proxies):
+            return
         is_listed_host = is_intercepted(host, port, settings.registries) or is_listed(
             host, port, settings.trusted_hosts
         )
+        as_the_system_does = not settings.nameservers and not settings.disable_ipv6
         is_mapped = find_mapping(host, settings.upstream_mappings) is not None
-        if is_listed_host and not is_mapped and port not in self._core.own_ports:
+        if is_listed_host and as_the_system_does and not is_mapped and port not in self._core.own_ports:
             return
         try:
-            connecting.server.address = (await self._tunnel_addresses(host, port))[0]
+            found = self._resolve(host, port, None) if is_listed_host else self.tunnel_addresses(host, port)
+            connecting.server.address = (await found)[0]
         except OSError as error:
             connecting.server.error = str(error.strerror or error)
 
@@ -123,10 +158,10 @@ class Interception:
         entrance = door(flow.request)
         if flow.response is not None or flow.error is not None or entrance in (None, Door.OWN):
             return
-        registry = Registry(flow.request.host.lower().removesuffix("."), flow.request.port)
-        settings = self._core.settings
-        if not is_intercepted(registry.host, registry.port, settings.registries):
+        known = self.registry_at(flow.request.host, flow.request.port)
+        if known is None:
             return
+        registry, plain_http = known
         if not names_host(flow.request.host_header, registry):
             flow.response = oci_error(
                 421, ErrorCode.UNSUPPORTED, f"the Host field names another host than the connection to {registry}"
@@ -142,21 +177,32 @@ class Interception:
             # cache.
             flow.response = oci_error(400, ErrorCode.UNSUPPORTED, "a GET or HEAD request must not have a body")
             return
-        plain_http = flow.request.scheme == "http" or is_plain_http(registry, settings.registries)
-        flow.request.scheme = "http" if plain_http else "https"
+        settings = self._core.settings
+        flow.request.scheme = "http" if plain_http or flow.request.scheme == "http" else "https"
         wanted = request_class(endpoint, settings.tiers, caching_enabled=settings.enable_manifest_cache)
         begin(flow, Exchange(registry, flow.request.scheme, endpoint, wanted))
+
+    def _find_registry(self, host: str, port: int) -> tuple[Registry, bool] | None:
+        """Return the registry at a host, and whether it is spoken to over plain http; None for any other host."""
+        name = host.lower().removesuffix(".")
+        patterns = self._core.settings.registries
+        if not is_intercepted(name, port, patterns):
+            return None
+        pattern = find_pattern(name, port, patterns)
+        return Registry(name, port), pattern is not None and pattern.plain_http
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Never collect an upstream's body in memory: what the stack does not answer itself streams through."""
         if flow.response is not None and flow.server_conn.timestamp_start is not None:
-            flow.response.stream = True
+            flow.response.stream = PassedBytes()
 
 
-def is_plain_http(registry: Registry, patterns: Sequence[HostPattern]) -> bool:
-    """Whether the operator listed a registry as one without TLS."""
-    pattern = find_pattern(registry.host, registry.port, patterns)
-    return pattern is not None and pattern.plain_http
+def _literal_reason(host: str) -> str | None:
+    """Return why a host that is written as an address may not be connected to."""
+    try:
+        return connect_forbidden_reason(str(ipaddress.ip_address(host)))
+    except ValueError:
+        return None
 
 
 def names_host(host_field: str | None, registry: Registry) -> bool:

@@ -4,7 +4,7 @@ from mitmproxy import http
 
 from regproxy.oci.endpoint import V1, Blob, Endpoint, Manifest, Other
 from regproxy.settings import Settings
-from regproxy.stack.answers import plain_text
+from regproxy.stack.answers import first_value, plain_text
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, exchange_of, unanswered
 from regproxy.store.errors import StoreError
@@ -29,15 +29,19 @@ class PushBypass:
             flow.response = plain_text(
                 405, f"registry-proxy: the registry API v1 is gone; {_V1_CAUSES.format(exchange.registry)}"
             )
-        elif concerns_push(flow.request.method, exchange.endpoint, self._core.settings):
+        elif asks_what_to_push(flow.request.method, exchange.endpoint) and self._may_push(flow.request):
             exchange.cache_status = CacheStatus.BYPASS
         elif flow.request.method not in WRITES:
             return
-        elif self._core.settings.allow_push or _is_token_request(flow.request, exchange):
+        elif self._may_push(flow.request) or _is_token_request(flow.request, exchange):
             exchange.cache_status = CacheStatus.BYPASS
             flow.request.stream = True
         else:
             flow.response = plain_text(405, f"{flow.request.method} method is not allowed")
+
+    def _may_push(self, request: http.Request) -> bool:
+        """Whether writes of this client are allowed; asked before the operator's credentials are added."""
+        return may_push(self._core.settings, first_value(request.headers, "authorization"))
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Forget a tag that was pushed or deleted, before the client hears of it and asks for it."""
@@ -54,9 +58,14 @@ class PushBypass:
                 pass
 
 
-def concerns_push(method: str, endpoint: Endpoint, settings: Settings) -> bool:
+def may_push(settings: Settings, own_authorization: str | None) -> bool:
+    """Whether a client's writes are allowed; the second argument is what it sent itself, None for nothing."""
+    return settings.allow_push or (settings.allow_push_with_own_auth and own_authorization is not None)
+
+
+def asks_what_to_push(method: str, endpoint: Endpoint) -> bool:
     """Whether a read may be a push's question which blobs it may skip: a cached yes would make a broken image."""
-    return settings.allow_push and method == "HEAD" and isinstance(endpoint, Blob)
+    return method == "HEAD" and isinstance(endpoint, Blob)
 
 
 _V1_CAUSES = "either the image does not exist at {0}, or the proxy needs credentials for it (AUTH_REGISTRIES)"

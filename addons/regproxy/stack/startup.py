@@ -5,14 +5,19 @@ its own, where an exception leaves a bare, open proxy running without a word.
 """
 
 import asyncio
+import dataclasses
 import datetime as dt
 import logging
+import math
 import os
+import socket
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mitmproxy import ctx
 from mitmproxy.addonmanager import Loader
+from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.utils import asyncio_utils
 
 from regproxy.engine.authority import AuthorityError, load_or_create
@@ -20,9 +25,12 @@ from regproxy.engine.certificates import Certificates
 from regproxy.engine.lean_addons import remove_unused_addons
 from regproxy.engine.registry_mode import MODE, FrontDoor
 from regproxy.engine.sender import BodySender
+from regproxy.engine.time_limits import TimeLimits, TimeLimitWatch
 from regproxy.engine.warm_connection import Reception
 from regproxy.origin.client import Upstream, UpstreamOptions
+from regproxy.origin.resolver import Lookup, is_own_port
 from regproxy.origin.tracing import Observer
+from regproxy.policy.upstream_proxy import ForwardProxy
 from regproxy.settings import Settings, SettingsError, load_settings
 from regproxy.stack.announcements import announce
 from regproxy.stack.core import Core
@@ -35,6 +43,12 @@ if TYPE_CHECKING:
     from regproxy.stack.debug_mode import DebugMode
 
 logger = logging.getLogger(__name__)
+
+NEVER_S = 10 * 365 * 86400
+"""An inactivity limit that no connection meets."""
+
+COMMIT_S = 900.0
+"""What the predecessor gave every answer, whatever PROXY_READ_TIMEOUT was; here the answers to writes have it."""
 
 SYSTEM_CA_DIRECTORY = "/etc/ssl/certs"
 """Where Debian, Alpine and SUSE keep the system's authorities by hash."""
@@ -69,6 +83,7 @@ class Startup:
         except SettingsError as error:
             self._refuse(*error.problems)
             return
+        settings = without_own_proxies(settings)
         announce(debug=settings.debug_nginx)
         self._core.configure(settings)
         told = mitmproxy_options(settings)
@@ -97,8 +112,14 @@ class Startup:
                 settings.cert_password or None,
                 dt.datetime.now(dt.UTC),
             )
-            upstream = _open_upstream(settings, self._debug_mode.observer if self._debug_mode else None)
-            store = Store(settings.cache_directory, settings.cache_max_size_bytes, settings.cache_inactive_s)
+            observer = self._debug_mode.observer if self._debug_mode else None
+            upstream = _open_upstream(settings, self._core.lookup, observer)
+            store = Store(
+                settings.cache_directory,
+                settings.cache_max_size_bytes,
+                settings.cache_inactive_s,
+                settings.cache_min_free_bytes,
+            )
             store.open()
             if self._debug_mode is not None:
                 self._debug_mode.open()
@@ -106,8 +127,10 @@ class Startup:
             self._refuse(str(error))
             return
         self._certificates.authority = authority
-        self._sender.stall_limit_s = settings.send_timeout_s
+        self._sender.stall_limit_s = settings.send_timeout_s or math.inf
         self._core.start(store, upstream, authority)
+        watch = TimeLimitWatch(time_limits(settings), _connections)
+        asyncio_utils.create_task(watch.run(), name="time limits", keep_ref=True)
         asyncio_utils.create_task(store.housekeeping(), name="store housekeeping", keep_ref=True)
         self._choose_road(settings)
         ca_warnings = authority.end_is_near(settings.ca_certificate_file, dt.datetime.now(dt.UTC))
@@ -164,7 +187,7 @@ def mitmproxy_options(settings: Settings) -> dict[str, object]:
         "onboarding": False,  # mitm.it: a second place that hands out a CA
         "block_global": False,  # true: nodes with public addresses could not pull
         "ssl_insecure": not settings.verify_ssl,
-        "tcp_timeout": max(1, int(settings.keepalive_timeout_s)),
+        "tcp_timeout": NEVER_S,  # `engine.time_limits` knows what a connection waits for
         "flow_detail": 0,  # the access log has one line a request
         "termlog_verbosity": "debug" if settings.debug_nginx else "warn",
     }
@@ -172,6 +195,28 @@ def mitmproxy_options(settings: Settings) -> dict[str, object]:
         options["ssl_verify_upstream_trusted_ca"] = str(settings.upstream_ca_file)
         options["ssl_verify_upstream_trusted_confdir"] = SYSTEM_CA_DIRECTORY
     return options
+
+
+def time_limits(settings: Settings) -> TimeLimits:
+    """Return the limits of connections under the engine's names."""
+    return TimeLimits(
+        client_header_s=settings.client_header_timeout_s,
+        client_body_s=settings.client_body_timeout_s,
+        keepalive_s=settings.keepalive_timeout_s,
+        send_s=settings.send_timeout_s,
+        upstream_connect_s=settings.proxy_connect_timeout_s,
+        upstream_send_s=settings.proxy_send_timeout_s,
+        upstream_read_s=settings.proxy_read_timeout_s,
+        upstream_commit_s=max(settings.proxy_read_timeout_s, COMMIT_S) if settings.proxy_read_timeout_s else 0.0,
+        tunnel_connect_s=settings.proxy_connect_connect_timeout_s,
+        tunnel_silence_s=settings.proxy_connect_read_timeout_s,
+    )
+
+
+def _connections() -> Iterable[ConnectionHandler]:
+    """Return the handlers of all client connections."""
+    handlers: Iterable[ConnectionHandler] = ctx.master.addons.get("proxyserver").connections.values()
+    return handlers
 
 
 async def _listen() -> None:
@@ -200,9 +245,9 @@ def _debug_mode(settings: Settings) -> "DebugMode":
     return DebugMode(settings)
 
 
-def _open_upstream(settings: Settings, observer: Observer | None) -> Upstream:
+def _open_upstream(settings: Settings, lookup: Lookup, observer: Observer | None) -> Upstream:
     """Return the HTTP client. Raises OSError that names the bundle if that cannot be used."""
-    upstream = Upstream(upstream_options(settings), observer)
+    upstream = Upstream(dataclasses.replace(upstream_options(settings), lookup=lookup), observer)
     try:
         upstream.open()
     except OSError as error:
@@ -220,7 +265,28 @@ def upstream_options(settings: Settings) -> UpstreamOptions:
         ipv4_only=settings.disable_ipv6,
         connect_timeout_s=settings.proxy_connect_timeout_s,
         read_timeout_s=settings.proxy_read_timeout_s,
+        unverified=settings.verify_ssl_except,
+        proxies=settings.upstream_proxies,
     )
+
+
+def without_own_proxies(settings: Settings) -> Settings:
+    """Leave out an upstream proxy that is this proxy itself: an environment meant for its clients would make a loop."""
+    own = [proxy for proxy in settings.upstream_proxies.proxies if _leads_here(proxy, settings.listen_port)]
+    warnings = (f"{proxy} of HTTPS_PROXY or HTTP_PROXY is this proxy itself and is not used" for proxy in own)
+    return dataclasses.replace(
+        settings,
+        upstream_proxies=settings.upstream_proxies.without(own),
+        warnings=settings.warnings + tuple(dict.fromkeys(warnings)),
+    )
+
+
+def _leads_here(proxy: ForwardProxy, listen_port: int) -> bool:
+    try:
+        found = socket.getaddrinfo(proxy.host, proxy.port, type=socket.SOCK_STREAM)
+    except OSError:
+        return False  # it may have an address later
+    return any(is_own_port(str(entry[4][0]), proxy.port, {listen_port}) for entry in found)
 
 
 def summary(settings: Settings) -> str:

@@ -5,7 +5,7 @@ from mitmproxy import http
 from regproxy.oci.endpoint import Blob, Manifest, build_path
 from regproxy.origin.client import UpstreamRequest, header_pairs
 from regproxy.policy.redirects import Url
-from regproxy.stack.exchange import Exchange
+from regproxy.stack.exchange import Exchange, trace_of
 
 
 def content_request(method: str, flow: http.HTTPFlow, exchange: Exchange, endpoint: Blob | Manifest) -> UpstreamRequest:
@@ -15,7 +15,7 @@ def content_request(method: str, flow: http.HTTPFlow, exchange: Exchange, endpoi
         "Authorization": exchange.authorization,
         "User-Agent": flow.request.headers.get("user-agent"),
     }
-    return UpstreamRequest(method, url(exchange, build_path(endpoint)), header_pairs(fields))
+    return UpstreamRequest(method, url(exchange, build_path(endpoint)), header_pairs(fields), trace_of(exchange))
 
 
 def ping_request(flow: http.HTTPFlow, exchange: Exchange) -> UpstreamRequest:
@@ -24,7 +24,7 @@ def ping_request(flow: http.HTTPFlow, exchange: Exchange) -> UpstreamRequest:
         "Authorization": exchange.authorization,
         "User-Agent": flow.request.headers.get("user-agent"),
     }
-    return UpstreamRequest(flow.request.method, url(exchange, "/v2/"), header_pairs(fields))
+    return UpstreamRequest(flow.request.method, url(exchange, "/v2/"), header_pairs(fields), trace_of(exchange))
 
 
 def url(exchange: Exchange, target: str) -> Url:

@@ -10,19 +10,18 @@ from regproxy.engine.bodies import FileBody, Sent
 from regproxy.engine.request_head import RequestHead
 from regproxy.engine.warm import Asked, WarmAnswer
 from regproxy.oci.endpoint import Blob, EndpointError, Manifest, Ping, parse_endpoint
-from regproxy.oci.names import Registry
-from regproxy.policy.interception import is_intercepted
+from regproxy.oci.names import HTTPS_PORT
 from regproxy.policy.tiers import request_class
 from regproxy.stack import access_log
-from regproxy.stack.access_log import Entry, cache_fields
+from regproxy.stack.access_log import Entry, UpstreamPart, cache_fields
 from regproxy.stack.answers import passed_on
 from regproxy.stack.blob_cache import BlobCache
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange
-from regproxy.stack.interception import is_plain_http, names_host
+from regproxy.stack.interception import Interception, names_host
 from regproxy.stack.manifest_cache import ManifestCache
 from regproxy.stack.ping import RegistryPing
-from regproxy.stack.push_bypass import concerns_push
+from regproxy.stack.push_bypass import asks_what_to_push, may_push
 from regproxy.stack.reads import Read
 from regproxy.store.errors import StoreError
 
@@ -30,31 +29,37 @@ from regproxy.store.errors import StoreError
 class WarmReads:
     """`engine.warm.WarmReads` over the caches."""
 
-    def __init__(self, core: Core, ping: RegistryPing, manifests: ManifestCache, blobs: BlobCache) -> None:
+    def __init__(
+        self, core: Core, interception: Interception, ping: RegistryPing, manifests: ManifestCache, blobs: BlobCache
+    ) -> None:
         self._core = core
+        self._interception = interception
         self._ping = ping
         self._manifests = manifests
         self._blobs = blobs
 
     def intercepts(self, host: str, port: int) -> bool:
         """Whether a CONNECT to this host ends in our TLS."""
-        return self._core.ready and is_intercepted(host, port, self._core.settings.registries)
+        core = self._core
+        # A login at the proxy is checked by the other way.
+        return core.ready and not core.settings.proxy_logins and self._interception.registry_at(host, port) is not None
 
     def answer(self, asked: Asked) -> WarmAnswer | None:
         """Answer a GET or HEAD of stored content."""
         settings = self._core.settings
-        registry = Registry(asked.host, asked.port)
-        if not names_host(asked.head.field("host"), registry):
+        known = self._interception.registry_at(asked.host, asked.port)
+        if known is None or not names_host(asked.head.field("host"), known[0]):
             return None
         try:
             endpoint = parse_endpoint(asked.head.method, asked.head.target)
         except EndpointError:
             return None
-        if concerns_push(asked.head.method, endpoint, settings):
+        own_authorization = asked.head.field("authorization")
+        if asks_what_to_push(asked.head.method, endpoint) and may_push(settings, own_authorization):
             return None
         wanted = request_class(endpoint, settings.tiers, caching_enabled=settings.enable_manifest_cache)
-        scheme = "http" if is_plain_http(registry, settings.registries) else "https"
-        exchange = Exchange(registry, scheme, endpoint, wanted, cache_status=CacheStatus.HIT)
+        registry, plain_http = known
+        exchange = Exchange(registry, "http" if plain_http else "https", endpoint, wanted, cache_status=CacheStatus.HIT)
         try:
             return self._at_hand(exchange, asked.head)
         except StoreError:
@@ -72,6 +77,7 @@ class WarmReads:
                 sent_bytes=sent.body_bytes,
                 client_ip=asked.client_ip,
                 user_agent=asked.head.field("user-agent") or "",
+                upstream=UpstreamPart(asked.host if asked.port == HTTPS_PORT else f"{asked.host}:{asked.port}"),
                 began_s=asked.began_s,
                 exchange=answer.receipt,
                 error=sent.error,
@@ -84,18 +90,14 @@ class WarmReads:
                 return self._known_ping(exchange, head)
             case Blob() as blob:
                 file = self._blobs.stored(blob, Read.of_head(head))
-                return (
-                    None
-                    if file is None
-                    else _answer(exchange, file.status, file.fields, file.body or b"", file.length_bytes)
-                )
+                if file is None:
+                    return None
+                return self._answer(exchange, file.status, file.fields, file.body or b"", file.length_bytes)
             case Manifest() as manifest:
                 served = self._manifests.warm(exchange, manifest, Read.of_head(head))
-                return (
-                    None
-                    if served is None
-                    else _answer(exchange, served.status, served.fields, served.body, served.length_bytes)
-                )
+                if served is None:
+                    return None
+                return self._answer(exchange, served.status, served.fields, served.body, served.length_bytes)
             case _:
                 return None
 
@@ -105,13 +107,18 @@ class WarmReads:
         if known is None or head.method != "GET" or head.field("authorization") is not None:
             return None
         exchange.cache_status = CacheStatus.NONE
-        return _answer(exchange, known.status, passed_on(known), known.body, None)
+        return self._answer(exchange, known.status, passed_on(known), known.body, None)
 
-
-def _answer(
-    exchange: Exchange, status: int, fields: Mapping[str, str], content: bytes | FileBody, length_bytes: int | None
-) -> WarmAnswer:
-    """Add what every answer has; `length_bytes` is None when the content is all there is."""
-    length = content.length_bytes if isinstance(content, FileBody) else len(content)
-    described = {"content-length": str(length if length_bytes is None else length_bytes)}
-    return WarmAnswer(status, {**fields, **described, **cache_fields(exchange)}, content, exchange)
+    def _answer(
+        self,
+        exchange: Exchange,
+        status: int,
+        fields: Mapping[str, str],
+        content: bytes | FileBody,
+        length_bytes: int | None,
+    ) -> WarmAnswer:
+        """Add what every answer has; `length_bytes` is None when the content is all there is."""
+        length = content.length_bytes if isinstance(content, FileBody) else len(content)
+        described = {"content-length": str(length if length_bytes is None else length_bytes)}
+        told = cache_fields(exchange, self._core.settings.compat)
+        return WarmAnswer(status, {**fields, **described, **told}, content, exchange)

@@ -12,6 +12,7 @@ from regproxy.policy.credentials import (
     basic_header,
     choose_authorization,
     find_credential,
+    repository_of_scope,
 )
 
 QUAY = Credential("quay.io", None, "robot", "s3cret-word")
@@ -100,3 +101,49 @@ def test_a_user_name_with_a_colon_is_refused_without_the_password() -> None:
 def test_the_host_of_a_credential_is_normalised() -> None:
     """Case and a final dot in the configuration do not keep a credential from being used."""
     assert Credential("Quay.IO.", None, "a", "b").host == "quay.io"
+
+
+ALL = Credential("gcr.test", None, "all", "p")
+TEAM = Credential("gcr.test", None, "team", "p", "team")
+SECRET_TEAM = Credential("gcr.test", None, "secret", "p", "team/secret")
+EVERY = [ALL, TEAM, SECRET_TEAM]
+
+
+@pytest.mark.parametrize(
+    ("repository", "expected"),
+    [
+        ("team/app", TEAM),
+        ("team", TEAM),
+        ("team/secret", SECRET_TEAM),
+        ("team/secret/app", SECRET_TEAM),
+        ("team/secretly", TEAM),
+        ("teams/app", ALL),
+        ("other/app", ALL),
+        (None, ALL),
+    ],
+)
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_longest_path_counts(repository: str | None, expected: Credential, order: int) -> None:
+    """Whole components only, in whatever order they are listed."""
+    assert find_credential("gcr.test", 443, EVERY[::order], repository) is expected
+
+
+def test_a_login_for_a_path_goes_to_no_other_repository() -> None:
+    """A question without a repository, the ping that opens every pull, has to be asked by somebody."""
+    assert find_credential("gcr.test", 443, [TEAM], "other/app") is None
+    assert find_credential("gcr.test", 443, [TEAM], None) is TEAM
+
+
+@pytest.mark.parametrize(
+    ("target", "repository"),
+    [
+        ("/token?service=x&scope=repository:team/app:pull", "team/app"),
+        ("/token?scope=repository%3Ateam%2Fapp%3Apull%2Cpush", "team/app"),
+        ("/token?scope=registry:catalog:*&scope=repository:a:pull", "a"),
+        ("/token?scope=repository:a", None),
+        ("/token", None),
+    ],
+)
+def test_a_token_is_asked_for_a_repository(target: str, repository: str | None) -> None:
+    """The first one that the scopes name."""
+    assert repository_of_scope(target) == repository

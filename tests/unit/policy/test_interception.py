@@ -139,6 +139,22 @@ def test_only_listed_hosts_are_intercepted() -> None:
     assert not is_intercepted("qu\x00ay.io", 443, patterns)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_exception_wins_over_every_entry(order: int) -> None:
+    """Wherever it stands in the list, and over the built-in hosts, too."""
+    patterns = [
+        HostPattern.parse("*.test"),
+        HostPattern("auth.docker.io", tunnelled=True),
+        HostPattern("a.test", 5000, tunnelled=True),
+    ][::order]
+
+    assert is_intercepted("b.test", 443, patterns)
+    assert is_intercepted("a.test", 443, patterns)
+    assert not is_intercepted("a.test", 5000, patterns)
+    assert not is_intercepted("auth.docker.io", 443, patterns)
+    assert find_pattern("auth.docker.io", 443, patterns) is None
+
+
 def test_the_first_entry_of_a_host_speaks_for_it() -> None:
     """When several entries cover a host, the one listed first gives the scheme."""
     first, second = HostPattern.parse("http://reg:5000"), HostPattern.parse("reg")

@@ -41,10 +41,14 @@ def test_the_password_may_be_in_a_file(tmp_path: Path, end: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
-    [(None, "No such file or directory"), (b"s3cret", "shorter than 8 characters"), (b"\xff" * 9, "not UTF-8 text")],
+    ("content", "problem"),
+    [
+        (None, "DEBUG_PASSWORD_FILE={}: No such file or directory"),
+        (b"s3cret", "DEBUG_PASSWORD_FILE: shorter than 8 characters"),
+        (b"\xff" * 9, "DEBUG_PASSWORD_FILE={}: not a file of UTF-8 text"),
+    ],
 )
-def test_a_file_that_cannot_be_used_is_an_error(tmp_path: Path, content: bytes | None, reason: str) -> None:
+def test_a_file_that_cannot_be_used_is_an_error(tmp_path: Path, content: bytes | None, problem: str) -> None:
     """A start with a password that was not meant would be a surprise; what the file has is not repeated."""
     file = tmp_path / "password"
     if content is not None:
@@ -53,7 +57,7 @@ def test_a_file_that_cannot_be_used_is_an_error(tmp_path: Path, content: bytes |
     with pytest.raises(SettingsError) as caught:
         load_settings({"DEBUG_PASSWORD_FILE": str(file)})
 
-    assert caught.value.problems == (f"DEBUG_PASSWORD_FILE={file}: {reason}",)
+    assert caught.value.problems == (problem.format(file),)
 
 
 def test_a_short_password_is_an_error_that_does_not_show_it() -> None:
@@ -69,7 +73,7 @@ def test_two_passwords_are_an_error(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text(PASSWORD)
 
-    with pytest.raises(SettingsError, match=r"^DEBUG_PASSWORD and DEBUG_PASSWORD_FILE: both are set"):
+    with pytest.raises(SettingsError, match=r"^DEBUG_PASSWORD_FILE=.*: DEBUG_PASSWORD is set, too: keep one of them"):
         load_settings({"DEBUG_PASSWORD": PASSWORD, "DEBUG_PASSWORD_FILE": str(file)})
 
 

@@ -9,7 +9,7 @@ import pytest
 from regproxy.policy.adoption import OldCache
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
-from regproxy.settings import Settings, SettingsError, load_settings
+from regproxy.settings import Compat, Settings, SettingsError, load_settings
 from regproxy.settings.table import SETTINGS_TABLE
 
 SECRET = "hunter2-s3cret"
@@ -34,6 +34,7 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("CACHE_MAX_SIZE", lambda s: s.cache_max_size_bytes, 32 << 30, "500m", 500 << 20),
     ("CACHE_INACTIVE", lambda s: s.cache_inactive_s, 60 * 86400, "1h30m", 5400),
     ("OLD_CACHE", lambda s: s.old_cache, OldCache.COPY, "Move", OldCache.MOVE),
+    ("CACHE_MIN_FREE", lambda s: s.cache_min_free_bytes, 1 << 30, "0", 0),
     ("CA_DIRECTORY", lambda s: s.ca_certificate_file, Path("/ca/ca.crt"), "/x", Path("/x/ca.crt")),
     ("CA_CRT_FILE", lambda s: s.ca_certificate_file, Path("/ca/ca.crt"), "/y/c.pem", Path("/y/c.pem")),
     ("CA_KEY_FILE", lambda s: s.ca_key_file, Path("/ca/ca.key"), "/y/k.pem", Path("/y/k.pem")),
@@ -49,6 +50,7 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("DOWNLOAD_CONNECTIONS", lambda s: s.download_connections, 4, "1", 1),
     ("DOWNLOAD_PART_SIZE", lambda s: s.download_part_bytes, 16 << 20, "64m", 64 << 20),
     ("VERIFY_SSL", lambda s: s.verify_ssl, True, "false", False),
+    ("VERIFY_SSL_EXCEPT", lambda s: hosts(s.verify_ssl_except), [], "a.test, b.test:5000", ["a.test", "b.test:5000"]),
     ("UPSTREAM_CA_FILE", lambda s: s.upstream_ca_file, None, "/x.pem", Path("/x.pem")),
     (
         "TRUSTED_HOSTS",
@@ -65,6 +67,9 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
         (UpstreamMapping("a.test", "127.0.0.1", 5000),),
     ),
     ("DISABLE_IPV6", lambda s: s.disable_ipv6, False, "true", True),
+    ("HTTPS_PROXY", lambda s: str(s.upstream_proxies.https), "None", "http://a.test:8080/", "http://a.test:8080"),
+    ("HTTP_PROXY", lambda s: str(s.upstream_proxies.http), "None", "b.test", "http://b.test:80"),
+    ("NO_PROXY", lambda s: len(s.upstream_proxies.exceptions), 0, "a.test,.b.test 10.0.0.0/8,::1", 4),
     ("ENABLE_MANIFEST_CACHE", lambda s: s.enable_manifest_cache, False, '"true"', True),
     ("MANIFEST_CACHE_PRIMARY_REGEX", tier("primary"), 600, "", None),
     ("MANIFEST_CACHE_PRIMARY_TIME", tier("primary"), 600, "1d", 86400),
@@ -72,6 +77,8 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("MANIFEST_CACHE_SECONDARY_TIME", tier("secondary"), 60 * 86400, "0s", 0),
     ("MANIFEST_CACHE_DEFAULT_TIME", tier("default"), 3600, "0", 0),
     ("ALLOW_PUSH", lambda s: s.allow_push, False, "true", True),
+    ("ALLOW_PUSH_WITH_OWN_AUTH", lambda s: s.allow_push_with_own_auth, False, "true", True),
+    ("PROXY_AUTH", lambda s: [each.username for each in s.proxy_logins], [], "a:p:q b:$2y$05$x", ["a", "b"]),
     ("SEND_TIMEOUT", lambda s: s.send_timeout_s, 60, "5", 5),
     ("CLIENT_BODY_TIMEOUT", lambda s: s.client_body_timeout_s, 60, "6s", 6),
     ("CLIENT_HEADER_TIMEOUT", lambda s: s.client_header_timeout_s, 60, "7s", 7),
@@ -81,14 +88,15 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("PROXY_READ_TIMEOUT", lambda s: s.proxy_read_timeout_s, 60, "10s", 10),
     ("PROXY_CONNECT_CONNECT_TIMEOUT", lambda s: s.proxy_connect_connect_timeout_s, 60, "11s", 11),
     ("PROXY_CONNECT_READ_TIMEOUT", lambda s: s.proxy_connect_read_timeout_s, 60, "1d", 86400),
+    ("COMPAT", lambda s: s.compat, Compat.RPARDINI, "gmarcy", Compat.GMARCY),
     ("DEBUG", lambda s: s.debug, False, "true", True),
     ("DEBUG_HUB", lambda s: s.debug_hub, False, "true", True),
     ("DEBUG_NGINX", lambda s: s.debug_nginx, False, "true", True),
     ("DEBUG_PASSWORD", lambda s: s.debug_password, "", "'a long one'", "a long one"),
 ]
 
-# Tested in their own way: the file, and the delimiters.
-TESTED_ELSEWHERE = {"CONFIG_FILE", "DEBUG_PASSWORD_FILE", "AUTH_REGISTRIES_DELIMITER", "AUTH_REGISTRY_DELIMITER"}
+# Tested in their own way: the files, and the delimiters.
+TESTED_ELSEWHERE = {"CONFIG_FILE", "RESOLVERS_FILE", "AUTH_REGISTRIES_DELIMITER", "AUTH_REGISTRY_DELIMITER"}
 
 
 @pytest.mark.parametrize(("variable", "pick", "default", "value", "expected"), GOOD, ids=[row[0] for row in GOOD])
@@ -183,7 +191,7 @@ def test_an_ignored_variable_changes_nothing(row: object) -> None:
 
 def test_an_unknown_variable_changes_nothing() -> None:
     """The environment is full of other programs' variables."""
-    assert load_settings({"PATH": "/bin", "SLOW_TIER_ENABLED": "true"}) == load_settings({})
+    assert load_settings({"PATH": "/bin", "NO_SUCH_SETTING": "true"}) == load_settings({})
 
 
 @pytest.mark.parametrize("value", ["True", "yes", "1", "on"])

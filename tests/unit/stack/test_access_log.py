@@ -95,9 +95,10 @@ def test_the_line_is_the_predecessors_and_more() -> None:
         "upstream": "",
         "client_ip": "192.0.2.7",
         "user_agent": "skopeo/1.2",
+        "bytes_upstream": "",
         "image": "library/alpine",
-        "duration_s": "1.500",
         "error": "",
+        "duration_s": "1.500",
     }
 
 

@@ -27,6 +27,7 @@ ORDER = [
     "registry-front-door",
     "registry-certificates",
     "registry-body-sender",
+    "registry-client-login",
     "registry-interception",
     "registry-setup-responder",
     "registry-push-bypass",
@@ -34,6 +35,7 @@ ORDER = [
     "registry-ping",
     "registry-manifest-cache",
     "registry-blob-cache",
+    "registry-upstream-route",
     "registry-access-log",
 ]
 
