@@ -65,9 +65,9 @@ def _sizes(stage: Stage, instance: Instance) -> None:
         else:
             count, seconds = 1.0, curl(target, path)
         cpu_s = (procfs.cpu_s(instance.pids()) - before_s) / count
-        speed = size_bytes / seconds / 1e6
+        speed, cpu_ms = size_bytes / seconds / 1e6, cpu_s * 1e3
         _say(
-            f"blob of {size_bytes // 1024:>7} KiB: {seconds * 1e3:8.2f} ms, {speed:6.0f} MB/s, {cpu_s * 1e3:7.2f} ms of CPU"
+            f"blob of {size_bytes // 1024:>7} KiB: {seconds * 1e3:8.2f} ms, {speed:6.0f} MB/s, {cpu_ms:7.2f} ms of CPU"
         )
 
 
