@@ -50,7 +50,7 @@ def _requests(stage: Stage, instance: Instance) -> None:
             rate = hey(target, stage.content.manifest, seconds=4, connections=connections, keep_alive=keep_alive)
             cpu_us = (procfs.cpu_s(instance.pids()) - before_s) / (rate * 4) * 1e6
             kind = "kept" if keep_alive else "new"
-            _say(f"manifest, {connections:>3} {kind} connections: {rate:7.0f} requests/s, {cpu_us:5.0f} us of CPU each")
+            _say(f"manifest, {connections:>3} {kind} connections: {rate:7.0f} requests/s, {cpu_us:5.0f} us CPU each")
 
 
 def _sizes(stage: Stage, instance: Instance) -> None:
