@@ -109,6 +109,7 @@ class Startup:
             sender=self._sender,
             head_timeout_s=settings.client_header_timeout_s,
             keepalive_timeout_s=settings.keepalive_timeout_s,
+            send_timeout_s=settings.send_timeout_s,
         )
         ctx.options.update(mode=[MODE])
 
