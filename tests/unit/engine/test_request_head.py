@@ -133,9 +133,9 @@ def test_what_is_odd_is_left_to_mitmproxy(head: bytes) -> None:
     assert read_plain_head(head) is None
 
 
-NAMES = st.sampled_from(
-    "Host host HOST Accept Range If-Range Connection Cache-Control Authorization User-Agent Content-Length "
-    "Transfer-Encoding Expect X-Y Cookie a! Proxy-Connection Pragma".split()
+NAMES = (
+    st.sampled_from(["Host", "host", "HOST", "Accept", "Range", "If-Range", "Connection", "Cache-Control", "a!"])
+    | st.sampled_from(["Authorization", "Content-Length", "Transfer-Encoding", "Expect", "Proxy-Connection", "Pragma"])
 ).map(str.encode) | st.binary(max_size=6)
 VALUES = st.sampled_from(
     ["quay.io", "close", "keep-alive", "Close", "chunked", "0", "bytes=0-1", "a, b", '"x"', "", "a\tb", "no-cache"]
