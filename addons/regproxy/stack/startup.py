@@ -64,7 +64,9 @@ class Startup:
             return
         announce(debug=settings.debug_nginx)
         self._core.configure(settings)
-        ctx.options.update(**mitmproxy_options(settings))
+        options = mitmproxy_options(settings)
+        # mitmweb has no `flow_detail`, for one.
+        ctx.options.update(**{option: value for option, value in options.items() if option in ctx.options})
 
     def running(self) -> None:
         """Open CA, store and upstream client; the proxy is ready afterwards."""

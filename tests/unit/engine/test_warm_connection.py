@@ -451,6 +451,25 @@ class TestNotReading:
         while received_bytes < 1_000_000:
             received_bytes += len(await client.recv())
 
+    async def test_nothing_is_handed_over_before_the_last_of_tls_is_taken(self, stage: Stage) -> None:
+        """What TLS itself has to send, an answer to a key update say, may be what fills the transport."""
+        client = await stage.established()
+        stage.last._transport.set_write_buffer_limits(high=10_000_000)
+        await client.ask(get("/large"))
+        await until(lambda: stage.last.unsent_bytes > 0)
+        await asyncio.sleep(SOON_S)
+        stage.last._transport.set_write_buffer_limits(high=stage.last.unsent_bytes + 10)
+        stage.last._tls.sendall(b"tail")
+        await client.ask(get("/miss"))
+        await until(lambda: stage.reads.targets == ["/large", "/miss"])
+        await asyncio.sleep(SOON_S)
+        assert stage.taken == []
+
+        assert await client.body() == stage.reads.large
+        await until(lambda: bool(stage.taken))
+        assert stage.taken[0].transport.is_reading()
+        assert stage.taken[0].handed_over.early == get("/miss")
+
 
 class TestHandingOver:
     @pytest.mark.parametrize(

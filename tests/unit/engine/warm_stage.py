@@ -49,6 +49,8 @@ class Reads:
         self.large = b"L" * 1_000_000
         self.asked: list[Asked] = []
         self.ended: list[tuple[str, Sent]] = []
+        self.bodies: list[FileBody] = []
+        """All that were given out; they must be closed, not only forgotten."""
 
     def intercepts(self, host: str, port: int) -> bool:
         """Only one registry is listed."""
@@ -86,7 +88,8 @@ class Reads:
         return [asked.head.target for asked in self.asked]
 
     def _body(self, start: int, end: int) -> FileBody:
-        return FileBody(os.open(self._file, os.O_RDONLY), start, end)
+        self.bodies.append(FileBody(os.open(self._file, os.O_RDONLY), start, end))
+        return self.bodies[-1]
 
 
 class Observed(WarmConnection):
