@@ -39,7 +39,7 @@ async def instance(certificates: Certificates) -> AsyncIterator[RegistryInstance
     door, proxyserver = FrontDoor(), Proxyserver()
     door.reception = Reception(Nothing(), certificates.context_for, BodySender(), 60, 60, 60)
     with taddons.context(proxyserver, door):
-        made = ServerInstance.make("registry", proxyserver)
+        made: ServerInstance[ProxyMode] = ServerInstance.make("registry", proxyserver)
         assert isinstance(made, RegistryInstance)
         yield made
         if made.is_running:
@@ -55,7 +55,7 @@ def test_the_mode_is_known_to_mitmproxy() -> None:
 
 async def test_port_0_is_one_free_port_for_both_families(instance: RegistryInstance) -> None:
     """As mitmproxy's own modes have it: a client that tries IPv6 first finds the same server."""
-    instance._servers = await instance.listen("", 0)
+    instance._servers = [*await instance.listen("", 0)]
 
     ports = {address[1] for address in instance.listen_addrs}
     families = {each.family for server in instance._servers for each in server.sockets}  # type: ignore[union-attr]
@@ -69,7 +69,7 @@ async def test_one_address_is_one_socket(instance: RegistryInstance, host: str) 
     """`LISTEN_HOST` names it; a connection to it is answered by mitmproxy when it is no CONNECT of ours."""
     if ":" in host and not has_ipv6():
         pytest.skip("this machine has no IPv6")
-    instance._servers = await instance.listen(host, 0)
+    instance._servers = [*await instance.listen(host, 0)]
     ((address, port, *_),) = instance.listen_addrs
     assert address == host
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
 import os
+import random
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mitmproxy.test import taddons
 
 from regproxy.engine.authority import Authority
@@ -27,6 +30,16 @@ SOCKET_BUFFER_BYTES = 32 * 1024
 """What the kernel may hold of a body that nobody reads; it doubles it."""
 
 FOREVER_S = 3600.0
+
+SOON_S = 0.03
+
+CONTENT = random.Random(7).randbytes(3_000_000)  # noqa: S311 - not a secret
+"""What `/file` is."""
+
+
+def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was logged at WARNING or above."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def get(target: str, *fields: str, method: str = "GET") -> bytes:
@@ -231,6 +244,7 @@ class Stage:
         self._cleanup.callback(sock.close)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
         sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         count = len(self.connections)
         await asyncio.get_running_loop().sock_connect(sock, self._address)
         await until(lambda: len(self.connections) > count)
@@ -289,12 +303,10 @@ def descriptors_unchanged() -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def running_stage(
-    directory: Path, content: bytes, certificates: Certificates, authority: Authority
-) -> AsyncIterator[Stage]:
-    """Yield a stage whose `/file` is `content`; it must leave no task, no timer, no descriptor and no complaint."""
-    (directory / "blob").write_bytes(content)
-    reads, sender = Reads(directory / "blob", len(content)), BodySender()
+async def running_stage(directory: Path, certificates: Certificates, authority: Authority) -> AsyncIterator[Stage]:
+    """Yield a stage; it must leave no task, no timer, no descriptor and no complaint."""
+    (directory / "blob").write_bytes(CONTENT)
+    reads, sender = Reads(directory / "blob", len(CONTENT)), BodySender()
     sender.stall_limit_s = FOREVER_S
     reception = Reception(reads, certificates.context_for, sender, FOREVER_S, FOREVER_S, FOREVER_S)
     stage = Stage(reads, reception, authority, sender)
