@@ -108,16 +108,17 @@ class TestTime:
     )
     async def test_a_head_and_a_handshake_have_their_time(self, stage: Stage, sent: bytes) -> None:
         """Whatever is missing, the connection ends."""
-        stage.limit(head_timeout_s=SOON_S)
+        stage.limit(head_timeout_s=5 * SOON_S)
         client = await stage.client()
-        await client.send(sent)
+        with contextlib.suppress(OSError):
+            await client.send(sent)
 
         assert await client.recv() in (b"", CONNECT_ANSWER)
         assert await client.recv() == b""
 
     async def test_dripping_does_not_help(self, stage: Stage) -> None:
         """The time is the head's, not a byte's."""
-        stage.limit(head_timeout_s=5 * SOON_S)
+        stage.limit(head_timeout_s=20 * SOON_S)
         client = await stage.established()
         with contextlib.suppress(OSError):
             while not stage.last.is_lost:
@@ -129,7 +130,7 @@ class TestTime:
     @pytest.mark.parametrize("early", [b"", get("/small")[:9]])
     async def test_the_first_request_has_a_heads_time(self, stage: Stage, early: bytes) -> None:
         """From the end of the handshake on."""
-        stage.limit(head_timeout_s=10 * SOON_S)
+        stage.limit(head_timeout_s=20 * SOON_S)
         client = await stage.established()
         if early:
             await client.ask(early)
@@ -182,7 +183,7 @@ class TestTime:
 
     async def test_what_is_taken_slowly_is_not_dropped(self, stage: Stage) -> None:
         """As long as something is taken within the time for it."""
-        stage.limit(keepalive_timeout_s=0.0, send_timeout_s=10 * SOON_S)
+        stage.limit(keepalive_timeout_s=0.0, send_timeout_s=100 * SOON_S)
         client = await stage.established()
         await client.ask(get("/large"))
         received = b""
