@@ -6,7 +6,7 @@ bytes that the client sends meanwhile (a pipelined request, a close) are kept an
 
 import time
 
-from mitmproxy.proxy import context, events, layer, tunnel
+from mitmproxy.proxy import commands, context, events, layer, tunnel
 from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from OpenSSL import SSL
 
@@ -14,7 +14,8 @@ from OpenSSL import SSL
 class InterceptedTlsLayer(ClientTLSLayer):
     """TLS with a client, ended with a leaf of our CA.
 
-    It may begin with TLS that is `established` already, and with plaintext that has been read from it.
+    It may begin with TLS that is `established` already, and with plaintext that has been read from it. That plaintext
+    is passed on a turn of the loop later: mitmproxy 12.2.3 cannot close a connection whose `Start` it is handling.
     """
 
     def __init__(
@@ -23,6 +24,7 @@ class InterceptedTlsLayer(ClientTLSLayer):
         super().__init__(layer_context)
         self._established = established
         self._early = early
+        self._first_turn: commands.RequestWakeup | None = None
         self._lent = False
         self._held_data: list[bytes] = []
         self._held_close = False
@@ -47,14 +49,27 @@ class InterceptedTlsLayer(ClientTLSLayer):
         self.tunnel_state = tunnel.TunnelState.OPEN
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
-        yield from super()._handle_event(event)
         if isinstance(event, events.Start) and self._established is not None:
-            if self._early:
-                yield from self.event_to_child(events.DataReceived(self.conn, self._early))
-                self._early = b""
-            yield from self.receive_data(b"")  # a close may have been read along with the plaintext
+            yield from super()._handle_event(event)
+            self._first_turn = commands.RequestWakeup(0)
+            yield self._first_turn
+            return
+        if self._established is not None:
+            self._established = None
+            yield from self._begin()
+        if isinstance(event, events.Wakeup) and event.command is self._first_turn:
+            self._first_turn = None
+        else:
+            yield from super()._handle_event(event)
         if not self._lent and (self._held_data or self._held_close):
             yield from self._catch_up()
+
+    def _begin(self) -> layer.CommandGenerator[None]:
+        """Pass on what was read before this layer came; a close may have been read along with it."""
+        early, self._early = self._early, b""
+        if early:
+            yield from self.event_to_child(events.DataReceived(self.conn, early))
+        yield from self.receive_data(b"")
 
     def _catch_up(self) -> layer.CommandGenerator[None]:
         held, self._held_data = self._held_data, []

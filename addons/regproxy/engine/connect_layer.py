@@ -171,7 +171,7 @@ class ConnectLayer(layer.Layer):
         if len(received) < 3:
             return
         if starts_like_tls_record(received):
-            yield from self._step_aside(_tls_layer(self.context))
+            yield from self._step_aside(_tls_layer(self.context, InterceptedTlsLayer(self.context)))
         else:
             yield from self._step_aside(RegistryHttpLayer(self.context, HTTPMode.transparent))
 
@@ -270,15 +270,12 @@ def established_layer(
 ) -> layer.Layer:
     """Return the layer of a connection with TLS, from which the plaintext `early` has been read."""
     layer_context.server.address = authority
-    tls_layer = _tls_layer(layer_context, tls, early)
-    tls_layer.child_layer = RegistryHttpLayer(layer_context, HTTPMode.transparent, warm)
-    return tls_layer
+    return _tls_layer(layer_context, InterceptedTlsLayer(layer_context, tls, early), warm)
 
 
 def _tls_layer(
-    layer_context: context.Context, established: SSL.Connection | None = None, early: bytes = b""
+    layer_context: context.Context, tls_layer: InterceptedTlsLayer, warm: WarmReads | None = None
 ) -> InterceptedTlsLayer:
     layer_context.server.tls = True
-    tls_layer = InterceptedTlsLayer(layer_context, established, early)
-    tls_layer.child_layer = RegistryHttpLayer(layer_context, HTTPMode.transparent)
+    tls_layer.child_layer = RegistryHttpLayer(layer_context, HTTPMode.transparent, warm)
     return tls_layer

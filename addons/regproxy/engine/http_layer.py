@@ -213,6 +213,8 @@ class RegistryHttpLayer(HttpLayer):
         """Answer a request that is all of an event, if it is a warm read; else return False."""
         if self._warm is None or not isinstance(event, events.DataReceived) or not self._is_between_requests():
             return False
+        if event.connection is not self.context.client:
+            return False  # a registry that says something unasked must not have it answered to the client
         address, peername = self.context.server.address, self.context.client.peername
         head = read_plain_head(event.data.removesuffix(END_OF_HEAD)) if event.data.endswith(END_OF_HEAD) else None
         if head is None or head.is_last or address is None:

@@ -84,6 +84,8 @@ class RegistryInstance(AsyncioServerInstance[RegistryMode]):
         """Let mitmproxy go on with a connection."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(loop=loop)
+        if handed_over.tls is None:
+            reader.feed_data(handed_over.early)  # before anything that comes now
         protocol = asyncio.StreamReaderProtocol(reader, partial(self._go_on, handed_over), loop=loop)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
@@ -92,7 +94,5 @@ class RegistryInstance(AsyncioServerInstance[RegistryMode]):
         """Do what mitmproxy's `handle_stream` does, from where the connection stands."""
         handler = ProxyConnectionHandler(ctx.master, reader, writer, ctx.options, self.mode)
         handler.layer = self._layer(handler.layer.context, handed_over)
-        if handed_over.tls is None:
-            reader.feed_data(handed_over.early)
         with self.manager.register_connection(handler.client.id, handler):
             await handler.handle_client()

@@ -8,11 +8,15 @@ of RFC 9112 and says None to the rest.
 import re
 from dataclasses import dataclass
 
+from regproxy.oci.names import normalise_host
+
 END_OF_HEAD = b"\r\n\r\n"
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([!-~](?:[ \t!-~]*[!-~])?)?[ \t]*")
-_READ = re.compile(rb"(GET|HEAD) (/[!-~]*) HTTP/1\.1")
+# The blanks are taken for good (`*+`): tried in every way, 64 KiB of them would take some ten seconds.
+_FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*+([!-~](?:[ \t!-~]*[!-~])?+)?+[ \t]*+")
+# RFC 3986 section 3.3 and 3.4: `pchar`, `/` and `?`. A fragment is none of a request's.
+_READ = re.compile(rb"(GET|HEAD) (/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*) HTTP/1\.1")
 _CONNECT = re.compile(rb"CONNECT ([A-Za-z0-9._-]+):([0-9]{1,5}) HTTP/1\.[01]")
 
 _NOT_PLAIN = frozenset(
@@ -32,8 +36,8 @@ class RequestHead:
     """Names in lower case, in the order they came."""
 
     def field(self, name: str) -> str | None:
-        """Return the first value of a field, None when it is absent or empty."""
-        return next((value for each, value in self.fields if each == name and value), None)
+        """Return the values of a field as one (RFC 9110 section 5.3), None when it is absent."""
+        return ", ".join(self.values(name)) if any(each == name for each, _ in self.fields) else None
 
     def values(self, name: str) -> tuple[str, ...]:
         """Return all values of a field."""
@@ -61,13 +65,20 @@ def read_plain_head(head: bytes) -> RequestHead | None:
 
 
 def read_plain_connect(head: bytes) -> tuple[str, int] | None:
-    """Read host (lower case, no final dot) and port of a CONNECT; None unless it is a plain one without a login."""
+    """Read normalised host and port of a CONNECT; None unless it is a plain one without a login.
+
+    Internationalised names are left to mitmproxy, which decodes them.
+    """
     start, *lines = head.split(b"\r\n")
     asked = _CONNECT.fullmatch(start)
     fields = _plain_fields(lines)
     if asked is None or fields is None or not _NOT_PLAIN.isdisjoint(name for name, _ in fields):
         return None
-    return asked[1].decode().lower().removesuffix("."), int(asked[2])
+    try:
+        host, port = normalise_host(asked[1].decode()), int(asked[2])
+    except ValueError:
+        return None
+    return (host, port) if 1 <= port <= 65535 and "xn--" not in host else None
 
 
 def _plain_fields(lines: list[bytes]) -> tuple[tuple[str, str], ...] | None:

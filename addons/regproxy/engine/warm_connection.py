@@ -64,9 +64,16 @@ class Reception:
     """How long a head, or a handshake, may take to arrive."""
     keepalive_timeout_s: float
     """How long a connection may stay without a request."""
+    send_timeout_s: float
+    """How long a client may take no byte of what waits for it."""
 
 
-class WarmConnection(asyncio.Protocol):
+_received = bytearray(64 * 1024)
+"""What the loop reads into, for one connection after the other. A `Protocol` gets a new 256 KiB at every read, cut to
+what came: with 250 connections that left 25 MiB of holes."""
+
+
+class WarmConnection(asyncio.BufferedProtocol):
     """One client's connection, from its first byte."""
 
     _transport: asyncio.Transport
@@ -80,11 +87,11 @@ class WarmConnection(asyncio.Protocol):
         self._early = b""
         self._client_closed = False
         self._writing_paused = False
-        self._held = b""
+        self._unsent_bytes = 0
         self._sending: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._deadline_s = self._loop.time() + reception.head_timeout_s
-        self._timer = self._loop.call_at(self._deadline_s, self._check_deadline)
+        self._timer = self._loop.call_at(self._deadline_s, self._ring)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -93,11 +100,16 @@ class WarmConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End; a body under way finds the socket closed."""
         del exc
-        self._timer.cancel()
+        self._let_go()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Return where to read to."""
+        del sizehint
+        return _received
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Take in what the client sent."""
-        self._receive(data)
+        self._receive(bytes(memoryview(_received)[:nbytes]))
 
     def pause_writing(self) -> None:
         """Take no further request while the client does not read the answers to the last ones."""
@@ -117,7 +129,7 @@ class WarmConnection(asyncio.Protocol):
             return
         authority = read_plain_connect(head) if end else None
         if authority is None or not self._reception.warm.intercepts(*authority):
-            self._hand_over(None, None)
+            self._hand_over(None)
             return
         self._authority, self._early = authority, rest
         self._transport.write(CONNECT_ANSWER)
@@ -131,7 +143,7 @@ class WarmConnection(asyncio.Protocol):
         if len(self._early) < 3:
             return
         if not starts_like_tls_record(self._early):
-            self._hand_over(self._authority, None)
+            self._hand_over(self._authority)
             return
         self._tls = SSL.Connection(self._reception.tls_context(self._authority[0], dt.datetime.now(dt.UTC)))
         self._tls.set_accept_state()
@@ -148,12 +160,11 @@ class WarmConnection(asyncio.Protocol):
             self._flush()
             return
         except SSL.Error as error:
-            self._flush()
             self._tell_failed_handshake(error)
-            self._transport.close()
+            self._finish()
             return
         self._receive = self._read_requests
-        self._deadline_s = self._loop.time() + self._reception.head_timeout_s
+        self._wait_until(self._loop.time() + self._reception.head_timeout_s)
         self._read_requests(b"")
 
     def _read_requests(self, data: bytes) -> None:
@@ -163,8 +174,7 @@ class WarmConnection(asyncio.Protocol):
             self._decrypt()
         except SSL.Error as error:
             logger.debug("%s: %s", self._client_ip, _reason(error))
-            self._flush()
-            self._transport.close()
+            self._finish()
             return
         self._answer_requests()
 
@@ -178,16 +188,16 @@ class WarmConnection(asyncio.Protocol):
             self._client_closed = True
 
     def _answer_requests(self) -> None:
-        """Answer what has arrived completely, one after the other."""
+        """Answer what has arrived completely, one after the other, as long as the client takes the answers."""
         while not self._writing_paused:
             head, end, rest = self._early.partition(END_OF_HEAD)
-            if not end:
+            if not end and len(self._early) <= HEAD_LIMIT_BYTES:
                 self._wait_for_more()
                 return
-            asked = self._asked(head)
+            asked = self._asked(head) if end else None
             answer = None if asked is None else answer_or_none(self._reception.warm, asked)
             if asked is None or answer is None:
-                self._hand_over(self._authority, self._tls)
+                self._hand_over_tls()
                 return
             self._early = rest
             if isinstance(answer.content, FileBody):
@@ -198,19 +208,17 @@ class WarmConnection(asyncio.Protocol):
             if asked.head.is_last:
                 self._close()
                 return
-            self._deadline_s = self._loop.time() + self._reception.keepalive_timeout_s
-        self._flush()
+            self._flush()  # each by itself: it is the transport that says when there is enough
+            self._wait_until(self._loop.time() + self._reception.keepalive_timeout_s)
 
     def _wait_for_more(self) -> None:
         """Send what there is; the rest of a head has to come soon."""
         if self._client_closed:
             self._close()
-        elif len(self._early) > HEAD_LIMIT_BYTES:
-            self._hand_over(self._authority, self._tls)
-        else:
-            self._flush()
-            if self._early:
-                self._deadline_s = min(self._deadline_s, self._loop.time() + self._reception.head_timeout_s)
+            return
+        self._flush()
+        if self._early:
+            self._wait_until(min(self._deadline_s, self._loop.time() + self._reception.head_timeout_s))
 
     def _asked(self, head: bytes) -> Asked | None:
         read = read_plain_head(head)
@@ -218,43 +226,56 @@ class WarmConnection(asyncio.Protocol):
 
     def _start_sending(self, asked: Asked, answer: WarmAnswer, body: FileBody) -> None:
         """Let the sender have the socket and TLS; it sends the head, too, which is encrypted here."""
-        self._receive = self._hold
+        self._receive = _ignore
+        self._transport.pause_reading()
+        self._timer.cancel()
         self._tls.sendall(serialised(answer))
         self._sending = self._loop.create_task(self._send(asked, answer, body))
 
     async def _send(self, asked: Asked, answer: WarmAnswer, body: FileBody) -> None:
-        self._deadline_s = float("inf")
         try:
             sent = await self._reception.sender.send(self._transport, self._tls, body)
         finally:
             body.close()
         self._reception.warm.sent(asked, answer, sent)
-        self._deadline_s = self._loop.time() + self._reception.keepalive_timeout_s
-        self._timer.cancel()
-        self._check_deadline()
         if sent.error is not None:
             self._transport.abort()  # a body that is not complete must not look so (RFC 9112 section 8)
+        elif self._transport.is_closing():
+            return  # the client has gone: nobody is to be answered, and mitmproxy would wait for its end in vain
         elif asked.head.is_last:
             self._close()
         else:
             self._receive = self._read_requests
-            held, self._held = self._held, b""
-            self._read_requests(held)
+            self._transport.resume_reading()
+            self._wait_until(self._loop.time() + self._reception.keepalive_timeout_s)
+            self._read_requests(b"")
 
-    def _hold(self, data: bytes) -> None:
-        """Keep what comes while the sender uses our TLS."""
-        self._held += data
+    def _hand_over_tls(self) -> None:
+        """Hand over, once the client has taken enough: mitmproxy would never hear that writing is paused."""
+        self._flush()
+        if not self._writing_paused:
+            self._hand_over(self._authority, self._tls)
 
-    def _hand_over(self, authority: tuple[str, int] | None, tls: SSL.Connection | None) -> None:
-        self._timer.cancel()
-        if tls is not None:
-            self._flush()
+    def _hand_over(self, authority: tuple[str, int] | None, tls: SSL.Connection | None = None) -> None:
+        self._let_go()
         self._on_hand_over(self._transport, HandedOver(authority, tls, self._early))
 
     def _close(self) -> None:
+        """End as TLS wants it."""
         self._tls.shutdown()
+        self._finish()
+
+    def _finish(self) -> None:
+        """Send what is encrypted, and close; what the client still sends is not looked at."""
+        self._receive = _ignore
         self._flush()
         self._transport.close()
+        self._wait_until(self._loop.time() + self._reception.send_timeout_s)
+
+    def _let_go(self) -> None:
+        """Leave nothing that holds this object: TLS takes memory that Python's collector knows nothing of."""
+        self._timer.cancel()
+        self._receive = _ignore
 
     def _flush(self) -> None:
         """Send what is encrypted."""
@@ -264,13 +285,26 @@ class WarmConnection(asyncio.Protocol):
         except SSL.WantReadError:
             pass
 
-    def _check_deadline(self) -> None:
-        if self._deadline_s == float("inf"):
-            return
-        if self._deadline_s <= self._loop.time():
-            self._transport.close()
-        else:
-            self._timer = self._loop.call_at(self._deadline_s, self._check_deadline)
+    def _wait_until(self, deadline_s: float) -> None:
+        """Close the connection then. The timer is left to ring too early, which costs less than a new one."""
+        self._deadline_s, self._unsent_bytes = deadline_s, 0
+        if self._timer.cancelled() or deadline_s < self._timer.when():
+            self._timer.cancel()
+            self._timer = self._loop.call_at(deadline_s, self._ring)
+
+    def _ring(self) -> None:
+        """Close when the time is up; what the client takes slowly may go on, what it does not take is dropped."""
+        now_s, unsent_bytes = self._loop.time(), self._transport.get_write_buffer_size()
+        if now_s >= self._deadline_s:
+            if not unsent_bytes:
+                self._transport.close()
+                return
+            if unsent_bytes == self._unsent_bytes:
+                self._transport.abort()
+                return
+            self._unsent_bytes = unsent_bytes
+            self._deadline_s = now_s + self._reception.send_timeout_s
+        self._timer = self._loop.call_at(self._deadline_s, self._ring)
 
     def _tell_failed_handshake(self, error: SSL.Error) -> None:
         logger.warning(
@@ -284,6 +318,10 @@ class WarmConnection(asyncio.Protocol):
     def _client_ip(self) -> str:
         peername = self._transport.get_extra_info("peername")
         return peername[0] if peername else ""
+
+
+def _ignore(_data: bytes) -> None:
+    """Take nothing in."""
 
 
 def _reason(error: SSL.Error) -> str:

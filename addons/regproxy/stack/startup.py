@@ -87,9 +87,8 @@ class Startup:
         announce(debug=settings.debug_nginx)
         self._core.configure(settings)
         told = mitmproxy_options(settings)
-        if "flow_detail" not in ctx.options:
-            del told["flow_detail"]  # of mitmdump's own addon
-        ctx.options.update(**told)
+        # mitmweb has no `flow_detail`, for one.
+        ctx.options.update(**{option: value for option, value in told.items() if option in ctx.options})
         if ctx.master.addons.get("webauth") is not None:
             self._debug_mode = _debug_mode(settings)
             self._core.own_ports |= self._debug_mode.ports
@@ -152,14 +151,19 @@ class Startup:
             remove_unused_addons(ctx.master.addons, ctx.options)
 
     def _open_front_door(self, settings: Settings) -> None:
-        self._front_door.reception = Reception(
+        self._front_door.reception = self.reception(settings)
+        ctx.options.update(mode=[MODE])
+
+    def reception(self, settings: Settings) -> Reception:
+        """Return what connections begin with; nginx's 0 is no limit."""
+        return Reception(
             warm=self._warm,
             tls_context=self._certificates.context_for,
             sender=self._sender,
-            head_timeout_s=settings.client_header_timeout_s,
+            head_timeout_s=settings.client_header_timeout_s or math.inf,
             keepalive_timeout_s=settings.keepalive_timeout_s,
+            send_timeout_s=settings.send_timeout_s or math.inf,
         )
-        ctx.options.update(mode=[MODE])
 
     def _refuse(self, *problems: str) -> None:
         """Say why there will be no proxy, and end the process."""

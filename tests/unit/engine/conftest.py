@@ -1,5 +1,6 @@
 """One CA for all tests of the engine, and mitmproxy's options as the proxy server defines them."""
 
+import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from mitmproxy.test import taddons
 
 from regproxy.engine.authority import Authority, load_or_create
 from regproxy.engine.certificates import Certificates
+from unit.engine.warm_stage import Stage, running_stage
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +33,14 @@ async def opts() -> AsyncIterator[options.Options]:
     """Yield options that have what the layers read."""
     with taddons.context(Proxyserver()) as running:
         yield running.options
+
+
+@pytest.fixture(params=["eager", "lazy"])
+async def stage(
+    request: pytest.FixtureRequest, tmp_path: Path, certificates: Certificates, authority: Authority
+) -> AsyncIterator[Stage]:
+    """Yield a server of warm connections, with mitmproxy's eager tasks and with plain ones."""
+    if request.param == "eager":
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    async with running_stage(tmp_path, certificates, authority) as running:
+        yield running

@@ -21,6 +21,8 @@ class TlsClient:
         self._host = host
         self._tls: ssl.SSLObject | None = None
         self.connected = False
+        self.heard_goodbye = False
+        """Whether the server has ended TLS, and not only the connection."""
 
     @property
     def tls(self) -> ssl.SSLObject:
@@ -43,6 +45,10 @@ class TlsClient:
     def encrypt(self, plaintext: bytes) -> bytes:
         """Return the records of some plaintext."""
         self.tls.write(plaintext)
+        return self.encrypted()
+
+    def encrypted(self) -> bytes:
+        """Return what is to be sent."""
         return self._outgoing.read()
 
     def decrypt(self, ciphertext: bytes) -> bytes:
@@ -54,7 +60,10 @@ class TlsClient:
                 piece = self.tls.read(1 << 20)
             except ssl.SSLWantReadError:
                 return bytes(plaintext)
+            except ssl.SSLZeroReturnError:  # both ends have said it
+                piece = b""
             if not piece:
+                self.heard_goodbye = True
                 return bytes(plaintext)
             plaintext += piece
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -272,3 +273,17 @@ def test_announcements_are_printed_once(capsys: pytest.CaptureFixture[str]) -> N
         logger.setLevel(level)
 
     assert capsys.readouterr().err == "registry-proxy: hello\n"
+
+
+async def test_no_limit_is_no_limit_at_the_front_door_either(
+    load: Callable[[], Running], environ: pytest.MonkeyPatch
+) -> None:
+    """Nginx's 0 means so; a connection that ended after 0 s would be of no use."""
+    environ.setenv("CLIENT_HEADER_TIMEOUT", "0")
+    environ.setenv("SEND_TIMEOUT", "0")
+    running = load()
+
+    reception = running.startup.reception(running.core.settings)
+
+    assert (reception.head_timeout_s, reception.send_timeout_s) == (math.inf, math.inf)
+    assert reception.keepalive_timeout_s == 300.0
