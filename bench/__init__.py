@@ -9,6 +9,7 @@ each of them in turn, several times, and writes medians and ratios.
 - `rows`      what is measured, and the bar for it; `measures` does it
 - `session`   the order: repeats outside, peers inside
 - `report`    the table, results.md and results.json
+- `load`, `growth`  programs of their own: what clients, sizes and cached entries cost the proxy alone
 
 Every load has a limit in time, everything listens on loopback, and every program is ended by its own process id. The
 lab of the tests (`tests/lab`) is used for programs, addresses, keys and images.
