@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from regproxy.oci.names import parse_repository_name
 from regproxy.policy.credentials import Credential
 from regproxy.policy.interception import HostPattern
 from regproxy.settings.grammar import strip_quotes
@@ -82,9 +83,13 @@ def parse_yaml_credential(entry: object, directory: Path) -> Credential:
 
 
 def refuse_second_login(credential: Credential, earlier: list[Credential]) -> None:
-    """Raise CredentialEntryError if an earlier login has the same host and port: only one could ever be used."""
-    if any((credential.host, credential.port) == (other.host, other.port) for other in earlier):
-        raise CredentialEntryError("an entry before it has the same host")
+    """Raise CredentialEntryError if an earlier login is for the same: only one could ever be used."""
+    if any(_place(credential) == _place(other) for other in earlier):
+        raise CredentialEntryError("an entry before it has the same host" + (" and path" if credential.path else ""))
+
+
+def _place(credential: Credential) -> tuple[str, int | None, str]:
+    return credential.host, credential.port, credential.path
 
 
 def _split_entries(text: str, delimiter: str) -> list[str]:
@@ -109,8 +114,9 @@ def _split_address(entry: str, delimiter: str) -> tuple[str, str]:
 
 def _make_credential(address: str, username: str, password: str) -> Credential:
     host, slash, path = _SCHEME.sub("", address.strip(), count=1).partition("/")
-    if not _API_PATH.fullmatch(slash + path):
-        raise CredentialEntryError("a login for a part of a registry is not supported, only for a host")
+    repositories = "" if _API_PATH.fullmatch(slash + path) else path.removesuffix("/")
+    if repositories and not _is_repository_name(repositories):
+        raise CredentialEntryError("what follows its host is not the beginning of a repository's name")
     try:
         pattern = HostPattern.parse(host)
     except ValueError:
@@ -120,9 +126,17 @@ def _make_credential(address: str, username: str, password: str) -> Credential:
     if not password:
         raise CredentialEntryError("its password is empty")
     try:
-        return Credential(pattern.host, pattern.port, username, password)
+        return Credential(pattern.host, pattern.port, username, password, repositories)
     except ValueError:
         raise CredentialEntryError("its user name has a colon, which HTTP Basic cannot carry") from None
+
+
+def _is_repository_name(text: str) -> bool:
+    try:
+        parse_repository_name(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_password(path: Path) -> str:

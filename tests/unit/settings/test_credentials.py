@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regproxy.policy.credentials import Credential
+from regproxy.settings import load_settings
 from regproxy.settings.credentials import (
     CredentialEntryError,
     parse_credential,
@@ -77,7 +78,7 @@ def test_a_list_of_logins_is_read(
         pytest.param("s3cret", "not host, user and password", id="one field"),
         pytest.param("a.io:s3cret", "not host, user and password", id="two fields"),
         pytest.param("a.io:user:", "password is empty", id="empty password"),
-        pytest.param("s3cret/x:u:s3cret", "part of a registry", id="path"),
+        pytest.param("a.io/s3cret_/:u:s3cret", "not the beginning of a repository's name", id="path"),
         pytest.param("*.io:u:s3cret", "wildcard", id="wildcard"),
         pytest.param("-s3cret-:u:s3cret", "is not one", id="no host"),
         pytest.param("a.io:99999:u:s3cret", "is not one", id="no port"),
@@ -149,3 +150,20 @@ def test_a_bad_yaml_login_is_refused_without_its_secret(entry: object, reason: s
 
     assert "s3cret" not in str(caught.value)
     assert "7777" not in str(caught.value)
+
+
+def test_paths_are_read_from_the_list() -> None:
+    """Beside a login for the whole host; the same path twice is one too many."""
+    settings = load_settings(
+        {"AUTH_REGISTRIES": "g.test/team/a:u:p g.test:5000/b/:v:q g.test:w:r https://g.test/v2/:x:y g.test/team/a:z:p"}
+    )
+
+    assert [(each.port, each.path, each.username) for each in settings.credentials] == [
+        (None, "team/a", "u"),
+        (5000, "b", "v"),
+        (None, "", "w"),
+    ]
+    assert [warning.partition(":")[2] for warning in settings.warnings] == [
+        " entry 4 is left out: an entry before it has the same host",
+        " entry 5 is left out: an entry before it has the same host and path",
+    ]
