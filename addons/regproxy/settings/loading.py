@@ -66,6 +66,7 @@ class _Reader:
             old_cache=self._value("OLD_CACHE", grammar.parse_old_cache),
             registries=self._registries(credentials),
             credentials=credentials,
+            auth_config_file=self._optional_path("AUTH_CONFIG_FILE"),
             verify_ssl=self._flag("VERIFY_SSL"),
             upstream_ca_file=self._optional_path("UPSTREAM_CA_FILE"),
             trusted_hosts=self._list("TRUSTED_HOSTS", _parse_host, self.errors),

@@ -49,6 +49,8 @@ class Settings:
     registries: tuple[HostPattern, ...]
     """Hosts to intercept besides the built-in ones; the hosts of `credentials` are among them."""
     credentials: tuple[Credential, ...]
+    auth_config_file: Path | None
+    """Docker's config.json, or a directory with it or with a Kubernetes `.dockerconfigjson`."""
     verify_ssl: bool
     upstream_ca_file: Path | None
     """PEM bundle of authorities that upstreams may use besides the system's."""

@@ -79,7 +79,8 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         in_yaml="credentials",
         secret=True,
         empty_counts=True,
-        meaning="Logins `host:user:password` of registries or their token servers; the hosts are cached, too",
+        meaning="Logins `host:user:password` or `host/path:user:password` of registries or their token servers; the "
+        "hosts are cached, too",
     ),
     Setting(
         variable="AUTH_REGISTRIES_DELIMITER",
@@ -92,6 +93,10 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         in_yaml="",
         default=":",
         meaning="What stands between host, user and password",
+    ),
+    Setting(
+        variable="AUTH_CONFIG_FILE",
+        meaning="Docker's `config.json`, or the folder of a mounted Kubernetes secret; read again when it changes",
     ),
     Setting(
         variable="VERIFY_SSL",

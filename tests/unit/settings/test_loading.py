@@ -50,6 +50,7 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("DOWNLOAD_PART_SIZE", lambda s: s.download_part_bytes, 16 << 20, "64m", 64 << 20),
     ("VERIFY_SSL", lambda s: s.verify_ssl, True, "false", False),
     ("UPSTREAM_CA_FILE", lambda s: s.upstream_ca_file, None, "/x.pem", Path("/x.pem")),
+    ("AUTH_CONFIG_FILE", lambda s: s.auth_config_file, None, "/config.json", Path("/config.json")),
     (
         "TRUSTED_HOSTS",
         lambda s: hosts(s.trusted_hosts),
