@@ -129,26 +129,32 @@ def helper_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 async def run_helper(request: HelperRequest, environ: Mapping[str, str]) -> Answer | None:
     """Run one helper and return what it knows of the host, None if nothing. Raises HelperFailed."""
+    loop = asyncio.get_running_loop()
     try:
-        process = await asyncio.create_subprocess_exec(
+        # As asyncio.create_subprocess_exec, but the transport is ours to close: a helper's child may hold the pipe.
+        transport, protocol = await loop.subprocess_exec(
+            lambda: asyncio.subprocess.SubprocessStreamProtocol(limit=OUTPUT_LIMIT_BYTES, loop=loop),
             f"docker-credential-{request.name}",
             "get",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             env=dict(environ),
             start_new_session=True,
         )
     except OSError as error:
         raise HelperFailed(f"cannot be started: {error.strerror}; it must be in PATH") from None
+    process = asyncio.subprocess.Process(transport, protocol, loop)
     try:
         async with asyncio.timeout(HELPER_LIMIT_S):
             output = await _exchange(process, request.server.encode())
             code = await process.wait()
     except TimeoutError:
+        _kill(process)
         raise HelperFailed(f"no answer in {HELPER_LIMIT_S:g} s") from None
     finally:
-        _end(process)
+        if process.returncode is None:
+            _kill(process)
+            await process.wait()
+        transport.close()
     if code:
         if _NOT_FOUND in output:
             return None
@@ -193,8 +199,7 @@ async def _exchange(process: asyncio.subprocess.Process, question: bytes) -> byt
     return bytes(output)
 
 
-def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill a helper that still runs, and whatever it has started."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """Kill a helper and whatever it has started, also when it has ended before its children."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

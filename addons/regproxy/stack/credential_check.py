@@ -75,6 +75,10 @@ async def try_credential(
     url = Url("http" if pattern is not None and pattern.plain_http else "https", host, port, "/v2/")
     anonymous = await _get(upstream, url, None)
     if anonymous.status in (200, 404):
+        # Open to all, or no registry but a token server: what is wrong may still be refused, what is right not told.
+        with_login = await _get(upstream, url, authorization_of(credential))
+        if with_login.status in (401, 403):
+            return _verdict(with_login, url.origin)
         return "not checked", f"{url.origin}/v2/ answers {anonymous.status} without a login"
     challenge = _answerable(parse_challenges(_fields(anonymous, "www-authenticate")))
     if challenge is None:

@@ -86,13 +86,14 @@ async def test_a_failing_helper_is_told_without_its_output(
     assert SECRET not in str(failure.value)
 
 
+@pytest.mark.parametrize("ending", ["mkfifo p; read x <p", "exit 0"])
 async def test_a_hanging_helper_is_ended_with_its_children(
-    write_helper: WriteHelper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_helper: WriteHelper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     """Nothing of it stays behind."""
     monkeypatch.setattr(credential_helper, "HELPER_LIMIT_S", 1.0)
     with pytest.raises(HelperFailed):
-        await run_helper(REQUEST, write_helper("mkfifo p; sleep 60 & echo $! >child; read x <p"))
+        await run_helper(REQUEST, write_helper(f"sleep 60 & echo $! >child; {ending}"))
     child = int((tmp_path / "child").read_text())
     for _ in range(500):
         if not runs(child):
