@@ -7,9 +7,11 @@ authentication in Amazon ECR"). botocore finds the identity and signs; it is the
 import asyncio
 import base64
 import binascii
+import contextlib
 import datetime as dt
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -78,7 +80,7 @@ class EcrLogins:
     async def _ask(self, region: str) -> EcrLogin | None:
         login, lifetime_s = None, RETRY_S
         try:
-            login, lifetime_s = await asyncio.to_thread(request_login, region)
+            login, lifetime_s = await _in_thread(region)
         except ImportError:
             self._say(region, "botocore is not installed: install registry-proxy[ecr]")
         except Exception as error:  # noqa: BLE001 - botocore's errors have no common base
@@ -100,6 +102,32 @@ def region_of(host: str) -> str | None:
     """Return the AWS region of a private ECR registry, None for any other host."""
     match = _HOST.fullmatch(host)
     return None if match is None else match["region"] or match["dual"]
+
+
+async def _in_thread(region: str) -> tuple[EcrLogin, float]:
+    """Run `request_login` where the proxy's end does not wait for it, as it would for asyncio's own threads."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[tuple[EcrLogin, float]] = loop.create_future()
+
+    def settle(login: tuple[EcrLogin, float] | None, error: Exception | None) -> None:
+        if answer.done():
+            return
+        if login is not None:
+            answer.set_result(login)
+        elif error is not None:
+            answer.set_exception(error)
+
+    def run() -> None:
+        login, failure = None, None
+        try:
+            login = request_login(region)
+        except Exception as error:  # noqa: BLE001 - given to who waits
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            loop.call_soon_threadsafe(settle, login, failure)
+
+    threading.Thread(target=run, name=f"ECR login for {region}", daemon=True).start()
+    return await answer
 
 
 def request_login(region: str) -> tuple[EcrLogin, float]:

@@ -1,5 +1,6 @@
 """Logins of ECR: whose hosts, botocore on a scripted AWS on loopback, how long a token is used."""
 
+import asyncio
 import base64
 import datetime as dt
 import json
@@ -45,6 +46,7 @@ class _Aws(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.server.seen.append({"target": self.headers["X-Amz-Target"], "signed": self.headers["Authorization"]})
         self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.silence.wait()
         body = json.dumps(self.server.answer).encode()
         self.send_response(self.server.status)
         self.send_header("Content-Type", "application/x-amz-json-1.1")
@@ -65,6 +67,9 @@ class Aws(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Aws)
         self.seen: list[dict[str, str]] = []
         self.status = 200
+        self.silence = threading.Event()
+        """Answers wait until it is set."""
+        self.silence.set()
         self.give(SECRET)
 
     def give(self, password: str) -> None:
@@ -136,6 +141,17 @@ async def test_other_hosts_are_not_asked_for(aws: Aws) -> None:
     """AWS hears of its own registries alone."""
     assert await EcrLogins().login_for("quay.io") is None
     assert aws.seen == []
+
+
+async def test_the_end_does_not_wait_for_aws(aws: Aws) -> None:
+    """A silent AWS holds neither who gave up waiting nor the end of the process."""
+    aws.silence.clear()
+    before = set(threading.enumerate())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(EcrLogins().login_for(HOST), 0.1)
+    asking = [thread for thread in threading.enumerate() if thread not in before and "ECR" in thread.name]
+    assert [thread.daemon for thread in asking] == [True]
+    aws.silence.set()
 
 
 async def test_a_refusal_of_aws_is_said_once(aws: Aws, caplog: pytest.LogCaptureFixture) -> None:
