@@ -104,7 +104,7 @@ async def _ask_token_server(
             f"{registry.origin} sends to {realm.origin}: list that host in TRUSTED_HOSTS if it is right",
         )
     separator = "&" if "?" in realm.target else "?"
-    query = urlencode({"service": challenge.params.get("service", ""), "account": credential.username}, quote_via=quote)
+    query = urlencode({"service": challenge.params.get("service", "")}, quote_via=quote)
     target = Url(realm.scheme, realm.host, realm.port, f"{realm.target}{separator}{query}")
     answer = await _get(upstream, target, authorization_of(credential))
     if answer.status == 200 and not _has_token(answer.body):
