@@ -32,6 +32,7 @@ LIBRARY_OWNERS = {
     "OpenSSL": {"engine", "stack", ENTRY},
     "diskcache": {"store"},
     "aiohttp": {"origin"},
+    "botocore": {"origin"},
 }
 """The only rooms that may know these libraries."""
 

@@ -1,7 +1,7 @@
 """Whose credentials a request carries to a registry or to its token server.
 
-Contract: the client's own `Authorization` wins; else Basic of the operator's credential for that host; else none. The
-names of Docker Hub count as one host, because users configure any of them. Basic is RFC 7617.
+Contract: the client's own `Authorization` wins; else the operator's credential for that host and repository; else none.
+The names of Docker Hub count as one host, because users configure any of them. Basic is RFC 7617, Bearer RFC 6750.
 
 A credential goes to its own host only: what happens on redirects is in `regproxy.policy.redirects`.
 """
@@ -21,7 +21,7 @@ DOCKER_HUB_ALIASES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """The operator's user name and password for one host; its text forms never show the password."""
+    """What the operator may log in with at one host; its text forms never show a secret."""
 
     host: str
     """Registry or token server, in lower case without a final dot."""
@@ -36,20 +36,26 @@ class Credential:
     path: str = ""
     """Only for repositories at or below this name; empty is every repository."""
 
+    identity_token: str = field(default="", repr=False)
+    """A refresh token that a token server exchanges (`identitytoken` of Docker's config.json); empty without one."""
+
+    registry_token: str = field(default="", repr=False)
+    """A bearer token that the registry takes as it is (`registrytoken`); empty without one."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "host", normalise_host(self.host))
         # RFC 7617 section 2: "a user-id containing a colon character is invalid".
         if ":" in self.username:
             raise ValueError(f"the user name for {self.host} has a colon, which HTTP Basic cannot carry")
 
-    def is_for(self, host: str, port: int, repository: str | None) -> bool:
+    def is_for(self, host: str, port: int, repository: str | None = None) -> bool:
         """Whether the credential may be sent to this normalised host and port, for a repository.
 
         What names no repository, such as `/v2/`, may be asked with any credential of the host.
         """
         if self.port not in (None, port):
             return False
-        if self.path and repository is not None and not f"{repository}/".startswith(f"{self.path}/"):
+        if self.path and repository and not f"{repository}/".startswith(f"{self.path}/"):
             return False
         return self.host == host or {self.host, host} <= DOCKER_HUB_ALIASES
 
@@ -60,21 +66,11 @@ def basic_header(credential: Credential) -> str:
     return "Basic " + base64.b64encode(pair.encode()).decode("ascii")
 
 
-def choose_authorization(
-    client_authorization: str | None,
-    host: str,
-    port: int,
-    credentials: Iterable[Credential],
-    repository: str | None = None,
-) -> str | None:
-    """Return the `Authorization` value to send to `host`, or None for an anonymous request.
-
-    `client_authorization` is what the client sent; blank counts as absent and anything else is kept verbatim.
-    """
-    if client_authorization is not None and client_authorization.strip():
-        return client_authorization
-    credential = find_credential(host, port, credentials, repository)
-    return None if credential is None else basic_header(credential)
+def authorization_of(credential: Credential) -> str | None:
+    """Return the `Authorization` to send to the credential's host; None for what only a token server understands."""
+    if credential.registry_token:
+        return f"Bearer {credential.registry_token}"
+    return basic_header(credential) if credential.password else None
 
 
 def find_credential(
@@ -82,28 +78,33 @@ def find_credential(
 ) -> Credential | None:
     """Return the operator's credential for a repository at a host.
 
-    An exact host comes before an alias, an exact port before any port, the longest path before a shorter one; where no
-    repository is named, a credential for all of them before one for some.
+    The longest path comes first, then an exact host before an alias, then an exact port before any port. Where no
+    repository is named, a credential for all of them comes before one for some.
     """
     try:
         name = normalise_host(host)
     except ValueError:
         return None
-    suitable = [credential for credential in credentials if credential.is_for(name, port, repository)]
 
-    def fit(credential: Credential) -> tuple[bool, bool, int]:
+    def fit(credential: Credential) -> tuple[int, bool, bool]:
         depth = len(credential.path)
-        return credential.host == name, credential.port == port, -depth if repository is None else depth
+        return depth if repository else -depth, credential.host == name, credential.port == port
 
+    suitable = [credential for credential in credentials if credential.is_for(name, port, repository)]
     # max() keeps the first of equals, so that the order of the list decides between duplicates.
     return max(suitable, key=fit, default=None)
 
 
 def repository_of_scope(target: str) -> str | None:
-    """Return the repository that a token is asked for (`scope=repository:<name>:pull`), None when none is named."""
-    for scope in parse_qs(target.partition("?")[2]).get("scope", ()):
-        kind, _, rest = scope.partition(":")
-        name, colon, _ = rest.rpartition(":")
-        if kind == "repository" and colon:
-            return name
+    """Return the repository that a token is asked for (`scope=repository:<name>:pull`), None when none is named.
+
+    `target` is a path with its query. Grammar: distribution's "Token Scope Documentation"; of several, the first.
+    """
+    for field_value in parse_qs(target.partition("?")[2]).get("scope", ()):
+        for scope in field_value.split():
+            kind, _, rest = scope.partition(":")
+            name, colon, _ = rest.rpartition(":")
+            # `repository(plugin)` is a repository, too.
+            if kind.partition("(")[0] == "repository" and colon:
+                return name
     return None

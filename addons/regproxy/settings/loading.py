@@ -75,6 +75,7 @@ class _Reader:
             cache_min_free_bytes=self._value("CACHE_MIN_FREE", grammar.parse_size_bytes),
             registries=self._registries(credentials),
             credentials=credentials,
+            auth_config_file=self._optional_path("AUTH_CONFIG_FILE"),
             verify_ssl=self._flag("VERIFY_SSL"),
             verify_ssl_except=self._list("VERIFY_SSL_EXCEPT", _parse_host, self.errors),
             upstream_ca_file=self._optional_path("UPSTREAM_CA_FILE"),

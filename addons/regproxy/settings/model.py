@@ -62,6 +62,8 @@ class Settings:
     registries: tuple[HostPattern, ...]
     """Hosts to intercept besides the built-in ones, and exceptions; the hosts of `credentials` are among them."""
     credentials: tuple[Credential, ...]
+    auth_config_file: Path | None
+    """Docker's config.json, or a directory with it or with a Kubernetes `.dockerconfigjson`."""
     verify_ssl: bool
     verify_ssl_except: tuple[HostPattern, ...]
     """Upstreams whose certificates are not verified although `verify_ssl` is on."""

@@ -112,6 +112,10 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         meaning="What stands between host, user and password",
     ),
     Setting(
+        variable="AUTH_CONFIG_FILE",
+        meaning="Docker's `config.json`, or the folder of a mounted Kubernetes secret; read again when it changes",
+    ),
+    Setting(
         variable="VERIFY_SSL",
         default="true",
         meaning="Verify the certificates of upstreams; any other text than `true` turns it off for all",

@@ -9,10 +9,10 @@ from typing import assert_never
 from mitmproxy import http
 
 from regproxy.oci.endpoint import V1, Blob, BlobUpload, Catalog, Manifest, Other, Ping, Referrers, Tags
-from regproxy.policy.credentials import choose_authorization, repository_of_scope
+from regproxy.policy.credentials import authorization_of, repository_of_scope
 from regproxy.stack.answers import first_value
 from regproxy.stack.core import Core
-from regproxy.stack.exchange import Exchange, unanswered
+from regproxy.stack.exchange import Exchange, exchange_of, unanswered
 
 
 class AuthInjector:
@@ -23,21 +23,32 @@ class AuthInjector:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    def requestheaders(self, flow: http.HTTPFlow) -> None:
+    async def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Set what is sent upstream."""
         exchange = unanswered(flow)
         if exchange is None:
             return
         own = first_value(flow.request.headers, "authorization")
         exchange.client_has_credentials = own is not None
-        registry = exchange.registry
-        exchange.authorization = choose_authorization(
-            own, registry.host, registry.port, self._core.settings.credentials, _repository(flow, exchange)
-        )
+        exchange.authorization = own or await self._of_operator(flow, exchange)
         if exchange.authorization is not None:
             flow.request.headers["authorization"] = exchange.authorization
         # Meant for this proxy (RFC 9110 section 11.7.1), whatever it holds.
         flow.request.headers.pop("proxy-authorization", None)
+
+    async def _of_operator(self, flow: http.HTTPFlow, exchange: Exchange) -> str | None:
+        registry = exchange.registry
+        repository = _repository(flow, exchange)
+        credential = await self._core.credentials.credential_for(registry.host, registry.port, repository)
+        return None if credential is None else authorization_of(credential)
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        """Have a refused login asked for anew: a helper may know its successor already."""
+        exchange = exchange_of(flow)
+        if exchange is None or flow.response is None or flow.response.status_code != 401:
+            return
+        if exchange.authorization is not None and not exchange.client_has_credentials:
+            self._core.credentials.distrust(exchange.registry.host, exchange.registry.port)
 
 
 def _repository(flow: http.HTTPFlow, exchange: Exchange) -> str | None:

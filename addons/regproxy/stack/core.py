@@ -5,8 +5,10 @@ import logging
 from regproxy.engine.authority import Authority
 from regproxy.engine.nameservers import lookup_at
 from regproxy.origin.client import Upstream
+from regproxy.origin.credential_source import CredentialSource
 from regproxy.origin.resolver import Lookup, system_lookup
 from regproxy.settings import Settings
+from regproxy.stack.credentials import credential_source, intercepting
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
 
@@ -21,6 +23,7 @@ class Core:
 
     def __init__(self) -> None:
         self._settings: Settings | None = None
+        self._credentials: CredentialSource | None = None
         self._store: Store | None = None
         self._upstream: Upstream | None = None
         self._authority: Authority | None = None
@@ -31,8 +34,9 @@ class Core:
         """How the names of upstreams become addresses."""
 
     def configure(self, settings: Settings) -> None:
-        """Set what was asked for."""
-        self._settings = settings
+        """Set what was asked for, and read the file of logins that it names."""
+        self._credentials = credential_source(settings)
+        self._settings = intercepting(settings, self._credentials.places())
         self.own_ports = {settings.listen_port}
         self.lookup = lookup_at(settings.nameservers) if settings.nameservers else system_lookup
 
@@ -50,6 +54,12 @@ class Core:
         """The settings."""
         assert self._settings is not None
         return self._settings
+
+    @property
+    def credentials(self) -> CredentialSource:
+        """The operator's credentials."""
+        assert self._credentials is not None
+        return self._credentials
 
     @property
     def store(self) -> Store:

@@ -86,9 +86,15 @@ class RegistryPing:
             if has_credentials:
                 flow.response = oci_error(503, ErrorCode.UNAVAILABLE, f"{error}: the credentials cannot be checked now")
         else:
-            if not has_credentials and flow.request.method == "GET":
+            if not has_credentials and flow.request.method == "GET" and not _password_refused(exchange, upstream):
                 self._remember(exchange.registry, upstream)
             if has_credentials or not stale_allowed(Status(upstream.status)):
                 flow.response = relay(upstream, head=flow.request.method == "HEAD")
             else:
                 exchange.error = f"{exchange.registry} answered {upstream.status}"
+
+
+def _password_refused(exchange: Exchange, upstream: Answer) -> bool:
+    """Whether the registry did not take the operator's password, which may be another one by the next ping."""
+    wants_password = upstream.headers.get("WWW-Authenticate", "").lower().startswith("basic")
+    return upstream.status == 401 and exchange.authorization is not None and wants_password

@@ -34,6 +34,7 @@ from regproxy.policy.upstream_proxy import ForwardProxy
 from regproxy.settings import Settings, SettingsError, load_settings
 from regproxy.stack.announcements import announce
 from regproxy.stack.core import Core
+from regproxy.stack.credential_check import report_credentials
 from regproxy.stack.warm_reads import WarmReads
 from regproxy.store.adoption import adopt_old_cache
 from regproxy.store.content import Store
@@ -136,7 +137,7 @@ class Startup:
         for warning in (*settings.warnings, *ca_warnings):
             logger.warning("%s", warning)
         logger.info("%s", summary(settings))
-        asyncio_utils.create_task(_listen(), name="listen", keep_ref=True)
+        asyncio_utils.create_task(_listen_and_check(self._core), name="listen", keep_ref=True)
         adopting = adopt_old_cache(store, settings.old_cache, settings.cache_inactive_s)
         asyncio_utils.create_task(adopting, name="take over an old cache", keep_ref=True)
 
@@ -221,6 +222,13 @@ def _connections() -> Iterable[ConnectionHandler]:
     """Return the handlers of all client connections."""
     handlers: Iterable[ConnectionHandler] = ctx.master.addons.get("proxyserver").connections.values()
     return handlers
+
+
+async def _listen_and_check(core: Core) -> None:
+    """Open the port, and then say of each credential whether it works."""
+    await _listen()
+    settings = core.settings
+    await report_credentials(core.credentials, core.upstream, settings.registries + settings.trusted_hosts)
 
 
 async def _listen() -> None:

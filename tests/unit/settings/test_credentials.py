@@ -167,3 +167,14 @@ def test_paths_are_read_from_the_list() -> None:
         " entry 4 is left out: an entry before it has the same host",
         " entry 5 is left out: an entry before it has the same host and path",
     ]
+
+
+def test_a_key_file_of_google_comes_through() -> None:
+    """`_json_key` has a password of JSON in many lines: colons, blanks, quotes and line ends stay as they are."""
+    key = '{\n  "type": "service_account",\n  "private_key": "-----BEGIN\\nMII=\\n", "it": "\'s"\n}\n'.strip()
+    credentials, warnings = parse_credential_list(
+        f"gcr.io/one|||_json_key|||{key};;;gcr.io|||_json_key|||{key}", ";;;", "|||"
+    )
+
+    assert [(credential.path, credential.password) for credential in credentials] == [("one", key), ("", key)]
+    assert warnings == ()

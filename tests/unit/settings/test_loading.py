@@ -52,6 +52,7 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("VERIFY_SSL", lambda s: s.verify_ssl, True, "false", False),
     ("VERIFY_SSL_EXCEPT", lambda s: hosts(s.verify_ssl_except), [], "a.test, b.test:5000", ["a.test", "b.test:5000"]),
     ("UPSTREAM_CA_FILE", lambda s: s.upstream_ca_file, None, "/x.pem", Path("/x.pem")),
+    ("AUTH_CONFIG_FILE", lambda s: s.auth_config_file, None, "/config.json", Path("/config.json")),
     (
         "TRUSTED_HOSTS",
         lambda s: hosts(s.trusted_hosts),
