@@ -10,7 +10,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -22,6 +22,7 @@ from regproxy.origin.tracing import Observer, trace_config
 from regproxy.policy.freshness import ConnectionFailed, TimedOut
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
+from regproxy.policy.realms import Access
 from regproxy.policy.redirects import REDIRECT_STATUSES, RedirectRefused, Url, headers_for_hop, next_hop, same_origin
 
 READ_BUFFER_BYTES = 512 * 1024
@@ -46,12 +47,16 @@ class UpstreamOptions:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """A GET or HEAD to a registry."""
+    """A GET or HEAD to a registry, or a question to its token server."""
 
     method: str
     url: Url
     headers: tuple[tuple[str, str], ...]
     """`Accept-Encoding: identity` is added; Authorization is for the origin of `url` only."""
+    access: Access | None = None
+    """What the proxy may add of its own (`origin.logins`); None sends the headers as they are."""
+    body: bytes | None = field(default=None, repr=False)
+    follow_redirects: bool = True
 
     def __repr__(self) -> str:
         """Leave the headers out: they may hold a credential."""
@@ -103,9 +108,9 @@ class Upstream:
         async with contextlib.AsyncExitStack() as stack:
             url, headers, hops = request.url, headers_for_hop(request.headers, same_origin=True), 0
             while True:
-                response = await self._send_one(stack, request.method, url, headers)
+                response = await self._send_one(stack, request.method, url, headers, request.body)
                 location = response.headers.get("Location")
-                if response.status not in REDIRECT_STATUSES or location is None:
+                if not request.follow_redirects or response.status not in REDIRECT_STATUSES or location is None:
                     break
                 response.release()
                 target = _next(url, location, hops, request)
@@ -123,14 +128,21 @@ class Upstream:
             return Answer(response.status, response.headers, body, str(response.url.origin()))
 
     async def _send_one(
-        self, stack: contextlib.AsyncExitStack, method: str, url: Url, headers: list[tuple[str, str]]
+        self,
+        stack: contextlib.AsyncExitStack,
+        method: str,
+        url: Url,
+        headers: list[tuple[str, str]],
+        body: bytes | None,
     ) -> aiohttp.ClientResponse:
         if self._session is None:
             raise UpstreamUnavailable("the upstream client is closed", ConnectionFailed())
         try:
             self._resolver.check_literal(url.host, url.port)
             return await stack.enter_async_context(
-                self._session.request(method, yarl.URL(str(url), encoded=True), headers=headers, allow_redirects=False)
+                self._session.request(
+                    method, yarl.URL(str(url), encoded=True), headers=headers, data=body, allow_redirects=False
+                )
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unavailable(url, error) from error

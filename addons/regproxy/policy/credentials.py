@@ -32,6 +32,9 @@ class Credential:
 
     password: str = field(repr=False)
 
+    identity_token: str = field(default="", repr=False)
+    """An OAuth2 refresh token in the place of a password; empty for none."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "host", normalise_host(self.host))
         # RFC 7617 section 2: "a user-id containing a colon character is invalid".

@@ -3,7 +3,7 @@
 import logging
 
 from regproxy.engine.authority import Authority
-from regproxy.origin.client import Upstream
+from regproxy.origin.authorized import AuthorizedUpstream
 from regproxy.settings import Settings
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
@@ -20,7 +20,7 @@ class Core:
     def __init__(self) -> None:
         self._settings: Settings | None = None
         self._store: Store | None = None
-        self._upstream: Upstream | None = None
+        self._upstream: AuthorizedUpstream | None = None
         self._authority: Authority | None = None
         self._store_failed = False
         self.own_ports: set[int] = set()
@@ -31,7 +31,7 @@ class Core:
         self._settings = settings
         self.own_ports = {settings.listen_port}
 
-    def start(self, store: Store, upstream: Upstream, authority: Authority) -> None:
+    def start(self, store: Store, upstream: AuthorizedUpstream, authority: Authority) -> None:
         """Set what was opened: from now on requests can be answered."""
         self._store, self._upstream, self._authority = store, upstream, authority
 
@@ -53,7 +53,7 @@ class Core:
         return self._store
 
     @property
-    def upstream(self) -> Upstream:
+    def upstream(self) -> AuthorizedUpstream:
         """The upstream client."""
         assert self._upstream is not None
         return self._upstream

@@ -8,6 +8,7 @@ from mitmproxy import http
 
 from regproxy.oci.endpoint import Endpoint
 from regproxy.oci.names import Registry
+from regproxy.policy.credentials import Credential
 from regproxy.policy.tiers import RequestClass
 
 
@@ -41,6 +42,8 @@ class Exchange:
     """What is sent upstream: the client's own, or the operator's."""
     client_has_credentials: bool = False
     """Whether the authorization is the client's own."""
+    credential: Credential | None = None
+    """The operator's, if the authorization is its password."""
     cache_status: CacheStatus = CacheStatus.NONE
     error: str | None = None
     """Why the answer is not the one hoped for, in words."""

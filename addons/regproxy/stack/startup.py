@@ -21,7 +21,9 @@ from regproxy.engine.lean_addons import remove_unused_addons
 from regproxy.engine.registry_mode import MODE, FrontDoor
 from regproxy.engine.sender import BodySender
 from regproxy.engine.warm_connection import Reception
-from regproxy.origin.client import Upstream, UpstreamOptions
+from regproxy.origin.authorized import AuthorizedUpstream
+from regproxy.origin.client import UpstreamOptions
+from regproxy.origin.logins import ListedCredentials
 from regproxy.origin.tracing import Observer
 from regproxy.settings import Settings, SettingsError, load_settings
 from regproxy.stack.announcements import announce
@@ -200,14 +202,20 @@ def _debug_mode(settings: Settings) -> "DebugMode":
     return DebugMode(settings)
 
 
-def _open_upstream(settings: Settings, observer: Observer | None) -> Upstream:
+def _open_upstream(settings: Settings, observer: Observer | None) -> AuthorizedUpstream:
     """Return the HTTP client. Raises OSError that names the bundle if that cannot be used."""
-    upstream = Upstream(upstream_options(settings), observer)
+    upstream = make_upstream(settings, observer)
     try:
         upstream.open()
     except OSError as error:
         raise OSError(f"UPSTREAM_CA_FILE={settings.upstream_ca_file}: {error.strerror or error}") from error
     return upstream
+
+
+def make_upstream(settings: Settings, observer: Observer | None = None) -> AuthorizedUpstream:
+    """Return the HTTP client, not opened, with the operator's credentials."""
+    credentials = ListedCredentials(settings.credentials)
+    return AuthorizedUpstream(upstream_options(settings), credentials, settings.trusted_hosts, observer)
 
 
 def upstream_options(settings: Settings) -> UpstreamOptions:
