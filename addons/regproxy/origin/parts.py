@@ -1,7 +1,7 @@
 """One request for a part of a blob, its answer checked and written into place."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import aiohttp
@@ -69,7 +69,7 @@ async def fetch_part(  # noqa: PLR0913 - three say what, three how
     `stop` is asked before each write whether to end here. Raises `Broken` (`RangeIgnored` for the whole blob when
     `accept_whole` is off), `UpstreamUnavailable`, `UpstreamRefused`, and what the sink raises.
     """
-    ranged = UpstreamRequest(request.method, request.url, request.headers + part.fields(sink.etag))
+    ranged = replace(request, headers=request.headers + part.fields(sink.etag))
     async with upstream.send(ranged) as response:
         if response.status == 200 and not accept_whole:
             raise RangeIgnored(f"{response.url.host} does not honour ranges")

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote, urlencode
 
-from regproxy.oci.token import parse_token_answer
 from regproxy.origin.client import Upstream, UpstreamRequest
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
 from regproxy.origin.single_flight import SingleFlight
+from regproxy.origin.token_answers import parse_token_answer
 from regproxy.policy.credentials import Credential, basic_header
 from regproxy.policy.freshness import Status, TimedOut, stale_allowed
 from regproxy.policy.realms import Realm

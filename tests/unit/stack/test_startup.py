@@ -34,6 +34,7 @@ ORDER = [
     "registry-ping",
     "registry-manifest-cache",
     "registry-blob-cache",
+    "registry-passed-reads",
     "registry-access-log",
 ]
 
