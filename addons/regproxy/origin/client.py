@@ -127,6 +127,10 @@ class Upstream:
             body = await read_body(response, body_limit_bytes)
             return Answer(response.status, response.headers, body, str(response.url.origin()))
 
+    async def is_inside(self, url: Url) -> bool:
+        """Whether a host is in our own network, by its addresses."""
+        return await self._resolver.is_inside(url.host, url.port)
+
     async def _send_one(
         self,
         stack: contextlib.AsyncExitStack,

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 
 from regproxy.origin.client import Upstream, UpstreamRequest
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
+from regproxy.origin.resolver import for_inside
 from regproxy.origin.single_flight import SingleFlight
 from regproxy.origin.token_answers import parse_token_answer
 from regproxy.policy.credentials import Credential, basic_header
@@ -36,7 +37,7 @@ FAILURE_REST_S = 2.0
 """How long a token server that failed is not asked for the same thing; less than the retries of one download."""
 
 REFUSAL_REST_S = 60.0
-"""How long an anonymous token that was refused is not asked for again."""
+"""How long what was refused for another reason than a wrong password is not asked for again."""
 
 CREDENTIAL_REST_S = 600.0
 """How long a refused credential is not tried again: as long as Docker Hub locks an account."""
@@ -58,8 +59,8 @@ class TokenRefused(Exception):  # noqa: N818 - the server's decision
 class TokenKey:
     """What a token is good for: nothing else may be opened with it (contract A1)."""
 
-    registry: str
-    """Scheme, host and port: the only origin that the token is sent to."""
+    registry: Url
+    """Its root; the only origin that the token is sent to."""
     realm: Url
     service: str
     scope: str
@@ -69,7 +70,8 @@ class TokenKey:
     @classmethod
     def of(cls, registry: Url, realm: Realm, scope: str, credential: Credential | None) -> "TokenKey":
         """Make the key of a registry's token."""
-        return cls(registry.origin, realm.url, realm.service, scope, credential)
+        root = Url(registry.scheme, registry.host, registry.port, "/")
+        return cls(root, realm.url, realm.service, scope, credential)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +153,14 @@ class Tokens:
             raise _copied(rest.error) from rest.error.__cause__
         try:
             async with asyncio.timeout(TOKEN_LIMIT_S):
+                # A registry of our own network has its token server there, too.
+                is_other = key.realm.host != key.registry.host
+                for_inside.set(is_other and await self._upstream.is_inside(key.registry))
                 answer = await self._answer(key)
             token = self._read(key, answer)
         except TokenRefused as error:
-            self._rest(key, error, REFUSAL_REST_S if key.credential is None else CREDENTIAL_REST_S)
+            wrong_password = key.credential is not None and error.status == 401
+            self._rest(key, error, CREDENTIAL_REST_S if wrong_password else REFUSAL_REST_S)
             raise
         except UpstreamUnavailable as error:
             self._rest(key, error, FAILURE_REST_S)
