@@ -51,7 +51,7 @@ def _lifetime_s(expires_in: object, issued_at: object, now_s: float) -> float:
     """
     lifetime_s = DEFAULT_LIFETIME_S
     if isinstance(expires_in, int | float) and not isinstance(expires_in, bool) and expires_in > 0:
-        lifetime_s = min(float(expires_in), MAX_LIFETIME_S)
+        lifetime_s = float(min(expires_in, MAX_LIFETIME_S))  # JSON knows integers that no float holds
     age_s = now_s - _unix_time(issued_at, now_s)
     return lifetime_s - age_s if 0 <= age_s < lifetime_s else lifetime_s
 

@@ -132,7 +132,8 @@ def is_anonymous_bearer(authorization: str) -> bool:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     except (binascii.Error, ValueError, RecursionError):
         return False
-    if not isinstance(claims, dict) or claims.get("sub", "") not in _ANONYMOUS_SUBJECTS:
+    subject = claims.get("sub", "") if isinstance(claims, dict) else None
+    if not isinstance(subject, str) or subject not in _ANONYMOUS_SUBJECTS:
         return False
     access = claims.get("access") or []  # Go writes an empty list as null
     return isinstance(access, list) and all(_is_pull(entry) for entry in access)
