@@ -5,11 +5,11 @@ client's own credentials is never answered here: `docker login` checks a passwor
 
 Docker and skopeo send their login only if this answer is a 401 with a challenge, and then need a token of their own for
 every pull. So the registry's challenge is passed on wherever a client without a login can live with it: the operator
-has no login for the registry (then only the client's may open what is private), or clients ask for their tokens through
-this proxy, which adds the operator's login there (Docker Hub, and every registry that is its own token server). Where
-the token server is another host, reached past this proxy, a client without a login would get a token that opens
-nothing, or none: there the answer is the registry's 200 to the operator's login, and clients with a login of their own
-pull by the operator's. With ALLOW_PUSH a push needs the client's own login: the challenge is always passed on.
+has no login for the registry (then only the client's may open what is private), or he has one for its token server too,
+so that this proxy adds it to the clients' token requests (Docker Hub, and every registry that is its own token server).
+Where he has none for the token server, a client without a login would get a token that opens nothing, or none: there
+the answer is the registry's 200 to the operator's login, and clients with a login of their own pull by the operator's.
+With ALLOW_PUSH a push needs the client's own login: the challenge is always passed on.
 """
 
 import asyncio
@@ -25,7 +25,6 @@ from regproxy.oci.names import Registry
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
 from regproxy.policy.credentials import Credential
 from regproxy.policy.freshness import Status, stale_allowed
-from regproxy.policy.interception import is_intercepted
 from regproxy.stack.answers import answer, oci_error, relay
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
@@ -134,7 +133,7 @@ class RegistryPing:
         realm = logins.realm_of(registry)
         if exchange.client_has_credentials or settings.allow_push or realm is None:
             return None
-        if realm.url.host == registry.host or is_intercepted(realm.url.host, realm.url.port, settings.registries):
+        if realm.url.host == registry.host or await logins.credential_of(realm.url, None) is not None:
             return None
         return await logins.credential_of(registry, None)
 
