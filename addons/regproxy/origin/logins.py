@@ -6,6 +6,7 @@ refused rests, for Docker Hub locks accounts (contract A5), and the pulls go on 
 answered is `policy.realms`; asking and keeping tokens is `origin.tokens`.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +16,7 @@ from typing import Protocol
 from regproxy.oci.challenge import parse_challenges
 from regproxy.origin.errors import UpstreamUnavailable
 from regproxy.origin.resolver import AddressForbiddenError
-from regproxy.origin.tokens import CREDENTIAL_REST_S, REFUSAL_REST_S, Bounded, TokenKey, TokenRefused, Tokens
+from regproxy.origin.tokens import CREDENTIAL_REST_S, REFUSAL_REST_S, Bounded, Token, TokenKey, TokenRefused, Tokens
 from regproxy.policy.credentials import Credential, basic_header, find_credential
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.realms import (
@@ -86,6 +87,8 @@ class Logins:
         self._realms: Bounded[str, Realm] = Bounded()
         self._resting: Bounded[Credential, float] = Bounded()
         self._useless: Bounded[TokenKey, float] = Bounded()
+        self._proven: Bounded[Credential, None] = Bounded()
+        self._proving: Bounded[Credential, asyncio.Lock] = Bounded()
         self._refused_realms: Bounded[tuple[str, str], None] = Bounded()
 
     def realm_of(self, registry: Url) -> Realm | None:
@@ -169,11 +172,9 @@ class Logins:
             key = TokenKey.of(registry, realm, scope, owner)
             was_known = self._tokens.known(key) is not None
             try:
-                token = await self._tokens.get(key)
+                token = await self._tokens.get(key) if owner is None else await self._with_login(owner, key)
             except TokenRefused as error:
-                if owner is not None and error.status == 401:
-                    self.rest(owner, realm.url.origin)
-                else:
+                if owner is None or error.status != 401:
                     logger.info("%s for %s", error, scope or registry.origin)
             except UpstreamUnavailable as error:
                 forbidden = _forbidden_address(error)
@@ -186,6 +187,30 @@ class Logins:
             else:
                 return Shown(f"Bearer {token.value}", owner, key, not was_known)
         return None
+
+    async def _with_login(self, owner: Credential, key: TokenKey) -> Token:
+        """Return a token of the operator's login. Raises as `Tokens.get`.
+
+        Until a token server has taken it once it is tried once at a time: ten pulls must not be ten wrong passwords.
+        """
+        if owner in self._proven:
+            return await self._or_rest(owner, key)
+        lock = self._proving.setdefault(owner, asyncio.Lock())
+        async with lock:
+            if self.is_resting(owner):
+                raise TokenRefused(f"{key.realm.origin} has just refused the login user={owner.username}", 401)
+            token = await self._or_rest(owner, key)
+        self._proven[owner] = None
+        return token
+
+    async def _or_rest(self, owner: Credential, key: TokenKey) -> Token:
+        try:
+            return await self._tokens.get(key)
+        except TokenRefused as error:
+            if error.status == 401:
+                self._proven.pop(owner, None)
+                self.rest(owner, key.realm.origin)
+            raise
 
     async def _credential_at(self, registry: Url, realm: Url, repository: str | None) -> Credential | None:
         """Return whose login the token server may see: the registry's, else the one it has itself."""

@@ -238,6 +238,19 @@ class TestRefused:
         await world.get("d")
         assert [asked.authorization is not None for asked in world.at_realm[4:]] == [True, False]
 
+    async def test_many_pulls_at_once_are_one_wrong_password(self, build: Build) -> None:
+        """Of as many repositories."""
+        world = await build(ALICE)
+
+        async def know_nobody(request: web.BaseRequest) -> web.StreamResponse | None:
+            await asyncio.sleep(0.01)
+            return web.Response(status=401) if "Authorization" in request.headers else None
+
+        world.realm_speaks = know_nobody
+
+        assert await asyncio.gather(*(world.get(name) for name in "abcdef")) == [200] * 6
+        assert [asked.authorization is not None for asked in world.at_realm].count(True) == 1
+
     async def test_a_repository_that_the_token_server_refuses_does_not_cost_the_login(self, build: Build) -> None:
         """GitHub answers 403 for what this user may not see."""
         world = await build(ALICE)
