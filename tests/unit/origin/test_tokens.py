@@ -204,6 +204,15 @@ class TestLifetime:
         assert await world.get() == 401
         assert (len(world.at_registry), len(world.at_realm)) == (5, 2)
 
+    async def test_a_registry_that_has_begun_to_refuse_costs_one_new_token(self, build: Build) -> None:
+        """The old one may have run out; when the new one is refused too, it was not that."""
+        world = await build()
+        await world.get()
+        world.registry_speaks = says(401, WWW_Authenticate=world.challenge)
+
+        assert [await world.get(), await world.get(), await world.get()] == [401, 401, 401]
+        assert len(world.at_realm) == 2
+
     async def test_a_repository_that_is_closed_does_not_cost_the_login(self, build: Build) -> None:
         """The login was right: it goes on opening the others."""
         world = await build(ALICE)
@@ -345,6 +354,15 @@ class TestBrokenTokenServers:
     def test_retry_after_has_two_forms(self, text: str, wait_s: float | None) -> None:
         """Seconds or a date."""
         assert retry_after_s({"Retry-After": text}, 1_700_000_000.0) == wait_s
+
+    async def test_what_is_open_to_all_needs_no_token_server(self, build: Build) -> None:
+        """Only some repositories want a token; their token server is down."""
+        world = await build()
+        await world.get("a")
+        world.realm_speaks, world.registry_speaks = says(503), says(200)
+
+        assert await world.get("open") == 200
+        assert world.at_registry[-1] == ("/v2/open/x", None)
 
     async def test_a_server_that_is_gone_is_an_outage(self, build: Build) -> None:
         """Also for who has no login."""

@@ -162,7 +162,7 @@ class TestPing:
         assert token_server.asked[0] == ALICE
 
     async def test_a_clients_login_is_the_registrys_to_judge(
-        self, configure: Configure, ask: Ask, token_server: TokenServer, login: dict[str, str]
+        self, configure: Configure, ask: Ask, registry: Registry, token_server: TokenServer, login: dict[str, str]
     ) -> None:
         """Also a token of nobody's."""
         core = configure(**login)
@@ -173,6 +173,7 @@ class TestPing:
         assert await ping(pinger, core, ask, Authorization=ALICE) == 401
         assert await ping(pinger, core, ask, Authorization=NOBODYS) == 200
         assert token_server.asked == []
+        assert registry.authorizations[-2:] == [ALICE, NOBODYS]
 
 
 def exchange_registry(core: Core, ask: Ask) -> names.Registry:
