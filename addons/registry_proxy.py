@@ -10,14 +10,15 @@ What happens to one pull, from `CONNECT` to the last byte:
     digest.
 3. A request to the proxy's own address is answered by `setup_responder`.
 4. A write is refused or streamed through by `push_bypass`.
-5. `auth_injector` adds the operator's credentials when the client brings none.
+5. `auth_injector` adds the operator's credentials when the client brings none. Our own requests to registries log in by
+    themselves, with tokens where those are wanted (`origin.logins`).
 6. `/v2/`, the first request of every pull, is answered by `ping`, also when the registry is down.
 7. A manifest is answered by `manifest_cache`: by digest for good, by tag for its tier's time, revalidated by HEAD,
     stale in an outage.
 8. A blob is answered by `blob_cache`: from its file, or from the download that is filling it. `sender` moves the
     bytes.
-9. What nobody answered goes to the registry through mitmproxy, by the way that `upstream_route` chooses, and streams
-    back.
+9. What nobody answered goes to the registry through mitmproxy and streams back; `passed_reads` gives it a token if the
+    registry wants one, `upstream_route` chooses its way.
 10. `access_log` writes one line.
 
 A connection begins at the `front_door` (`warm_connection`), which does all this by itself as long as what is asked for
@@ -37,6 +38,7 @@ from regproxy.stack.client_login import ClientLogin
 from regproxy.stack.core import Core
 from regproxy.stack.interception import Interception
 from regproxy.stack.manifest_cache import ManifestCache
+from regproxy.stack.passed_reads import PassedReads
 from regproxy.stack.ping import RegistryPing
 from regproxy.stack.push_bypass import PushBypass
 from regproxy.stack.setup_responder import SetupResponder
@@ -67,6 +69,7 @@ addons = [
     _ping,
     _manifests,
     _blobs,
+    PassedReads(_core),
     UpstreamRoute(_core, _interception),
     AccessLog(_core),
 ]

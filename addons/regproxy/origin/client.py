@@ -24,6 +24,7 @@ from regproxy.origin.tracing import Observer, trace_config
 from regproxy.policy.freshness import ConnectionFailed, TimedOut
 from regproxy.policy.interception import HostPattern, find_pattern
 from regproxy.policy.mappings import UpstreamMapping, find_mapping
+from regproxy.policy.realms import Access
 from regproxy.policy.redirects import (
     REDIRECT_STATUSES,
     RedirectRefused,
@@ -61,7 +62,7 @@ class UpstreamOptions:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """A GET or HEAD to a registry."""
+    """A GET or HEAD to a registry, or a question to its token server."""
 
     method: str
     url: Url
@@ -69,6 +70,10 @@ class UpstreamRequest:
     """`Accept-Encoding: identity` is added; Authorization is for the origin of `url` only."""
     trace: Trace | None = field(default=None, compare=False)
     """Where the client's cost is written down; equal requests may have different ones."""
+    access: Access | None = None
+    """What the proxy may add of its own (`origin.logins`); None sends the headers as they are."""
+    body: bytes | None = field(default=None, repr=False)
+    follow_redirects: bool = True
 
     def __repr__(self) -> str:
         """Leave the headers out: they may hold a credential."""
@@ -157,9 +162,9 @@ class Upstream:
         """Return the answer at the end of the redirects, and where that was."""
         url, headers, hops = request.url, headers_for_hop(request.headers, same_origin=True), 0
         while True:
-            response = await self._send_one(stack, request.method, url, headers, attempt)
+            response = await self._send_one(stack, request, url, headers, attempt)
             location = response.headers.get("Location")
-            if response.status not in REDIRECT_STATUSES or location is None:
+            if not request.follow_redirects or response.status not in REDIRECT_STATUSES or location is None:
                 return response, url
             response.release()
             target = _next(url, location, hops, request)
@@ -174,10 +179,14 @@ class Upstream:
                 request.trace.received_bytes += len(body)
             return Answer(response.status, response.headers, body, str(response.url.origin()))
 
+    async def is_inside(self, url: Url) -> bool:
+        """Whether a host is in our own network, by its addresses."""
+        return await self._resolver.is_inside(url.host, url.port)
+
     async def _send_one(
         self,
         stack: contextlib.AsyncExitStack,
-        method: str,
+        request: UpstreamRequest,
         url: Url,
         headers: list[tuple[str, str]],
         attempt: Attempt,
@@ -192,10 +201,11 @@ class Upstream:
             self._resolver.check_literal(url.host, url.port)
             response = await stack.enter_async_context(
                 self._session.request(
-                    method,
+                    request.method,
                     yarl.URL(str(url), encoded=True),
                     # A request in plain http is one to the proxy; for https that is the CONNECT before it.
                     headers=[*headers, *to_proxy.items()] if url.scheme == "http" else headers,
+                    data=request.body,
                     allow_redirects=False,
                     ssl=self._tls_for(url),
                     proxy=None if proxy is None else str(proxy),

@@ -9,10 +9,11 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextvars import ContextVar
 
 from aiohttp import abc
 
-from regproxy.policy.addresses import forbidden_reason
+from regproxy.policy.addresses import connect_forbidden_reason, forbidden_reason
 from regproxy.policy.interception import BUILT_IN_HOSTS, HostPattern, find_pattern
 from regproxy.policy.mappings import UpstreamMapping, find_mapping
 
@@ -22,6 +23,8 @@ type AddressRule = Callable[[str], str | None]
 
 type Lookup = Callable[[str, socket.AddressFamily], Awaitable[Iterable[str]]]
 """Returns the IP addresses of a host name, the best first; OSError when there is none."""
+for_inside: ContextVar[bool] = ContextVar("for_inside", default=False)
+"""Whether a request is made on behalf of a registry of our own network, and so may lead to private addresses."""
 
 
 class AddressForbiddenError(OSError):
@@ -86,7 +89,7 @@ class CheckedResolver(abc.AbstractResolver):
     ) -> list[abc.ResolveResult]:
         """Return the checked addresses of a name, for the connector to try."""
         del family  # the connector's guess; ours is a setting
-        rule = None if is_listed(host, port, self._listed) else forbidden_reason
+        rule = self._rule(host, port)
         addresses = await resolve(
             host, port, mappings=self._mappings, rule=rule, family=self._family, lookup=self._lookup
         )
@@ -105,11 +108,27 @@ class CheckedResolver(abc.AbstractResolver):
     async def close(self) -> None:
         """Nothing is held."""
 
+    async def is_inside(self, host: str, port: int) -> bool:
+        """Whether a name leads into our own network; False when it cannot be resolved."""
+        try:
+            addresses = await resolve(
+                host, port, mappings=self._mappings, rule=None, family=self._family, lookup=self._lookup
+            )
+        except OSError:
+            return False
+        return any(forbidden_reason(address) is not None for address, _ in addresses)
+
+    def _rule(self, host: str, port: int) -> AddressRule | None:
+        if is_listed(host, port, self._listed):
+            return None
+        return connect_forbidden_reason if for_inside.get() else forbidden_reason
+
     def check_literal(self, host: str, port: int) -> None:
         """Check a host that is an IP address, which no resolver sees. Raises `AddressForbiddenError`."""
         if not _is_literal(host):
             return
-        reason = None if is_listed(host, port, self._listed) else forbidden_reason(host)
+        rule = self._rule(host, port)
+        reason = None if rule is None else rule(host)
         if reason is not None:
             raise AddressForbiddenError(f"{host} is a {reason} address")
 

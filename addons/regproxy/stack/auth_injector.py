@@ -2,6 +2,9 @@
 
 The header is set on the request to the host it is configured for, and nowhere else: redirects of our own requests
 drop it (`regproxy.policy.redirects`), a client that follows a redirect asks again with its own fields.
+
+This is for what goes through to the registry or a token server. Our own requests upstream get tokens too
+(`regproxy.origin.logins`).
 """
 
 from typing import assert_never
@@ -9,10 +12,12 @@ from typing import assert_never
 from mitmproxy import http
 
 from regproxy.oci.endpoint import V1, Blob, BlobUpload, Catalog, Manifest, Other, Ping, Referrers, Tags
-from regproxy.policy.credentials import authorization_of, repository_of_scope
+from regproxy.policy.credentials import Credential, authorization_of, repository_of_scope
+from regproxy.policy.realms import is_anonymous_bearer
 from regproxy.stack.answers import first_value
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import Exchange, exchange_of, unanswered
+from regproxy.stack.passed_reads import repository_read
 
 
 class AuthInjector:
@@ -29,26 +34,35 @@ class AuthInjector:
         if exchange is None:
             return
         own = first_value(flow.request.headers, "authorization")
+        # Contract A2: a token that was given to nobody in particular is no login of the client's.
+        is_read = repository_read(flow.request.method, exchange.endpoint) is not None
+        is_replaceable = own is None or (is_read and is_anonymous_bearer(own))
+        credential = await self._of_operator(flow, exchange) if is_replaceable else None
+        if credential is not None:
+            own = None
         exchange.client_has_credentials = own is not None
-        exchange.authorization = own or await self._of_operator(flow, exchange)
+        exchange.credential = credential
+        exchange.authorization = authorization_of(credential) if credential is not None else own
         if exchange.authorization is not None:
             flow.request.headers["authorization"] = exchange.authorization
         # Meant for this proxy (RFC 9110 section 11.7.1), whatever it holds.
         flow.request.headers.pop("proxy-authorization", None)
 
-    async def _of_operator(self, flow: http.HTTPFlow, exchange: Exchange) -> str | None:
+    async def _of_operator(self, flow: http.HTTPFlow, exchange: Exchange) -> Credential | None:
+        """Return the operator's credential for a request, if it was not refused lately."""
         registry = exchange.registry
         repository = _repository(flow, exchange)
         credential = await self._core.credentials.credential_for(registry.host, registry.port, repository)
-        return None if credential is None else authorization_of(credential)
+        return None if credential is None or self._core.upstream.logins.is_resting(credential) else credential
 
-    def response(self, flow: http.HTTPFlow) -> None:
-        """Have a refused login asked for anew: a helper may know its successor already."""
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Have a refused login asked for anew, and let the password rest if it was a token server that refused it."""
         exchange = exchange_of(flow)
-        if exchange is None or flow.response is None or flow.response.status_code != 401:
+        if exchange is None or exchange.credential is None or flow.response is None or flow.response.status_code != 401:
             return
-        if exchange.authorization is not None and not exchange.client_has_credentials:
-            self._core.credentials.distrust(exchange.registry.host, exchange.registry.port)
+        self._core.credentials.distrust(exchange.registry.host, exchange.registry.port)
+        if isinstance(exchange.endpoint, Other):
+            self._core.upstream.logins.rest(exchange.credential, str(exchange.registry))
 
 
 def _repository(flow: http.HTTPFlow, exchange: Exchange) -> str | None:

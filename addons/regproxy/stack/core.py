@@ -4,7 +4,7 @@ import logging
 
 from regproxy.engine.authority import Authority
 from regproxy.engine.nameservers import lookup_at
-from regproxy.origin.client import Upstream
+from regproxy.origin.authorized import AuthorizedUpstream
 from regproxy.origin.credential_source import CredentialSource
 from regproxy.origin.resolver import Lookup, system_lookup
 from regproxy.settings import Settings
@@ -25,7 +25,7 @@ class Core:
         self._settings: Settings | None = None
         self._credentials: CredentialSource | None = None
         self._store: Store | None = None
-        self._upstream: Upstream | None = None
+        self._upstream: AuthorizedUpstream | None = None
         self._authority: Authority | None = None
         self._store_failed = False
         self.own_ports: set[int] = set()
@@ -40,7 +40,7 @@ class Core:
         self.own_ports = {settings.listen_port}
         self.lookup = lookup_at(settings.nameservers) if settings.nameservers else system_lookup
 
-    def start(self, store: Store, upstream: Upstream, authority: Authority) -> None:
+    def start(self, store: Store, upstream: AuthorizedUpstream, authority: Authority) -> None:
         """Set what was opened: from now on requests can be answered."""
         self._store, self._upstream, self._authority = store, upstream, authority
 
@@ -68,7 +68,7 @@ class Core:
         return self._store
 
     @property
-    def upstream(self) -> Upstream:
+    def upstream(self) -> AuthorizedUpstream:
         """The upstream client."""
         assert self._upstream is not None
         return self._upstream

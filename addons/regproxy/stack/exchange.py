@@ -9,6 +9,7 @@ from mitmproxy import http
 from regproxy.oci.endpoint import Endpoint
 from regproxy.oci.names import Registry
 from regproxy.origin.trace import Trace
+from regproxy.policy.credentials import Credential
 from regproxy.policy.tiers import RequestClass
 
 
@@ -46,6 +47,8 @@ class Exchange:
     """What is sent upstream: the client's own, or the operator's."""
     client_has_credentials: bool = False
     """Whether the authorization is the client's own."""
+    credential: Credential | None = None
+    """The operator's, if the authorization is its password."""
     cache_status: CacheStatus = CacheStatus.NONE
     trace: Trace | None = field(default=None, repr=False)
     """What was asked of the registry for this request, by our own client; None when nothing was."""

@@ -2,6 +2,14 @@
 
 Without it a warm cache is useless in an outage: clients ask `/v2/` first and give up. A ping that carries the
 client's own credentials is never answered here: `docker login` checks a password with it.
+
+Docker and skopeo send their login only if this answer is a 401 with a challenge, and then need a token of their own for
+every pull. So the registry's challenge is passed on wherever a client without a login can live with it: the operator
+has no login for the registry (then only the client's may open what is private), or he has one for its token server too,
+so that this proxy adds it to the clients' token requests (Docker Hub, and every registry that is its own token server).
+Where he has none for the token server, a client without a login would get a token that opens nothing, or none: there
+the answer is the registry's 200 to the operator's login, and clients with a login of their own pull by the operator's.
+With ALLOW_PUSH a push needs the client's own login: the challenge is always passed on.
 """
 
 import asyncio
@@ -15,18 +23,22 @@ from regproxy.oci.endpoint import Ping
 from regproxy.oci.errors import ErrorCode
 from regproxy.oci.names import Registry
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
+from regproxy.policy.credentials import Credential
 from regproxy.policy.freshness import Status, stale_allowed
 from regproxy.stack.answers import answer, oci_error, relay
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
 from regproxy.stack.manifests import REVALIDATION_LIMIT_S
-from regproxy.stack.upstream_requests import ping_request
+from regproxy.stack.upstream_requests import ping_request, url
 
 BODY_LIMIT_BYTES = 64 * 1024
 
 
 KNOWN_S = 60.0
 """How long a registry's answer stands for the next clients': every pull begins with the same question."""
+
+OPENED_S = 3600.0
+"""How long the answer to the operator's login stands: it says no more than that clients need none."""
 
 KNOWN_REGISTRIES = 1000
 """Wildcards could otherwise make a client fill the memory with names."""
@@ -37,6 +49,8 @@ class _Known:
     answer: Answer
     until_s: float
     """By the monotonic clock."""
+    opener: Credential | None
+    """The operator's login that opened the registry, if that is why the answer is 200."""
 
 
 class RegistryPing:
@@ -51,12 +65,15 @@ class RegistryPing:
     def warm(self, registry: Registry) -> Answer | None:
         """Return what the registry answered a moment ago to a ping without the client's credentials."""
         known = self._known.get(registry)
-        return known.answer if known is not None and time.monotonic() < known.until_s else None
+        if known is None or time.monotonic() >= known.until_s:
+            return None
+        if known.opener is not None and self._core.upstream.logins.is_resting(known.opener):
+            return None
+        return known.answer
 
-    def _remember(self, registry: Registry, upstream: Answer) -> None:
-        if upstream.status not in (200, 401):
-            return
-        self._known[registry] = _Known(upstream, time.monotonic() + KNOWN_S)
+    def _remember(self, registry: Registry, upstream: Answer, opener: Credential | None) -> None:
+        lifetime_s = KNOWN_S if opener is None else OPENED_S
+        self._known[registry] = _Known(upstream, time.monotonic() + lifetime_s, opener)
         self._known.move_to_end(registry)
         if len(self._known) > KNOWN_REGISTRIES:
             self._known.popitem(last=False)
@@ -78,7 +95,7 @@ class RegistryPing:
         has_credentials = exchange.client_has_credentials
         try:
             async with asyncio.timeout(None if has_credentials else REVALIDATION_LIMIT_S):
-                upstream = await self._core.upstream.ask(ping_request(flow, exchange), BODY_LIMIT_BYTES)
+                upstream, opener = await self._registrys_answer(flow, exchange)
         except TimeoutError:
             exchange.error = f"{exchange.registry} did not answer in {REVALIDATION_LIMIT_S:g} s"
         except (UpstreamUnavailable, AnswerTooLarge) as error:
@@ -86,15 +103,47 @@ class RegistryPing:
             if has_credentials:
                 flow.response = oci_error(503, ErrorCode.UNAVAILABLE, f"{error}: the credentials cannot be checked now")
         else:
-            if not has_credentials and flow.request.method == "GET" and not _password_refused(exchange, upstream):
-                self._remember(exchange.registry, upstream)
+            if not has_credentials and flow.request.method == "GET" and _is_lasting(upstream):
+                self._remember(exchange.registry, upstream, opener)
             if has_credentials or not stale_allowed(Status(upstream.status)):
                 flow.response = relay(upstream, head=flow.request.method == "HEAD")
             else:
                 exchange.error = f"{exchange.registry} answered {upstream.status}"
 
+    async def _registrys_answer(self, flow: http.HTTPFlow, exchange: Exchange) -> tuple[Answer, Credential | None]:
+        """Return what the registry says to the client, or to the operator's login if that one opens it."""
+        opener, challenge = await self._opener(exchange), None
+        if opener is None:
+            challenge = await self._send(flow, exchange, takes_tokens=False)
+            opener = await self._opener(exchange) if challenge.status == 401 else None
+            if opener is None:
+                return challenge, None
+        opened = await self._send(flow, exchange, takes_tokens=True)
+        # A login that was refused on the way opens nothing, though `/v2/` may take an anonymous token.
+        if opened.status == 200 and not self._core.upstream.logins.is_resting(opener):
+            return opened, opener
+        return challenge or await self._send(flow, exchange, takes_tokens=False), None
 
-def _password_refused(exchange: Exchange, upstream: Answer) -> bool:
-    """Whether the registry did not take the operator's password, which may be another one by the next ping."""
-    wants_password = upstream.headers.get("WWW-Authenticate", "").lower().startswith("basic")
-    return upstream.status == 401 and exchange.authorization is not None and wants_password
+    async def _opener(self, exchange: Exchange) -> Credential | None:
+        """Return the login with which the proxy goes on by itself where a client without one could not."""
+        settings, logins = self._core.settings, self._core.upstream.logins
+        registry = url(exchange, "/v2/")
+        realm = logins.realm_of(registry)
+        may_push = settings.allow_push or settings.allow_push_with_own_auth
+        if exchange.client_has_credentials or may_push or realm is None:
+            return None
+        if realm.url.host == registry.host or await logins.credential_of(realm.url, None) is not None:
+            return None
+        credential = await logins.credential_of(registry, None)
+        # A login for some repositories would be shown to clients as one for all.
+        return None if credential is None or credential.path else credential
+
+    async def _send(self, flow: http.HTTPFlow, exchange: Exchange, *, takes_tokens: bool) -> Answer:
+        request = ping_request(flow, exchange, takes_tokens=takes_tokens)
+        return await self._core.upstream.ask(request, BODY_LIMIT_BYTES)
+
+
+def _is_lasting(upstream: Answer) -> bool:
+    """Whether an answer to a ping stands for the next ones: a password that was refused may be another one by then."""
+    challenge = upstream.headers.get("WWW-Authenticate", "").lower()
+    return upstream.status == 200 or (upstream.status == 401 and challenge.startswith("bearer"))

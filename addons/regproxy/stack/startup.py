@@ -27,8 +27,10 @@ from regproxy.engine.registry_mode import MODE, FrontDoor
 from regproxy.engine.sender import BodySender
 from regproxy.engine.time_limits import TimeLimits, TimeLimitWatch
 from regproxy.engine.warm_connection import Reception
-from regproxy.origin.client import Upstream, UpstreamOptions
-from regproxy.origin.resolver import Lookup, is_own_port
+from regproxy.origin.authorized import AuthorizedUpstream
+from regproxy.origin.client import UpstreamOptions
+from regproxy.origin.credential_source import CredentialSource
+from regproxy.origin.resolver import Lookup, is_own_port, system_lookup
 from regproxy.origin.tracing import Observer
 from regproxy.policy.upstream_proxy import ForwardProxy
 from regproxy.settings import Settings, SettingsError, load_settings
@@ -113,7 +115,7 @@ class Startup:
                 dt.datetime.now(dt.UTC),
             )
             observer = self._debug_mode.observer if self._debug_mode else None
-            upstream = _open_upstream(settings, self._core.lookup, observer)
+            upstream = _open_upstream(self._core, observer)
             store = Store(
                 settings.cache_directory,
                 settings.cache_max_size_bytes,
@@ -257,14 +259,23 @@ def _debug_mode(settings: Settings) -> "DebugMode":
     return DebugMode(settings)
 
 
-def _open_upstream(settings: Settings, lookup: Lookup, observer: Observer | None) -> Upstream:
+def _open_upstream(core: Core, observer: Observer | None) -> AuthorizedUpstream:
     """Return the HTTP client. Raises OSError that names the bundle if that cannot be used."""
-    upstream = Upstream(dataclasses.replace(upstream_options(settings), lookup=lookup), observer)
+    settings = core.settings
+    upstream = make_upstream(settings, core.credentials, core.lookup, observer)
     try:
         upstream.open()
     except OSError as error:
         raise OSError(f"UPSTREAM_CA_FILE={settings.upstream_ca_file}: {error.strerror or error}") from error
     return upstream
+
+
+def make_upstream(
+    settings: Settings, credentials: CredentialSource, lookup: Lookup = system_lookup, observer: Observer | None = None
+) -> AuthorizedUpstream:
+    """Return the HTTP client, not opened, with the operator's credentials."""
+    options = dataclasses.replace(upstream_options(settings), lookup=lookup)
+    return AuthorizedUpstream(options, credentials, settings.trusted_hosts, observer)
 
 
 def upstream_options(settings: Settings) -> UpstreamOptions:

@@ -4,27 +4,36 @@ from mitmproxy import http
 
 from regproxy.oci.endpoint import Blob, Manifest, build_path
 from regproxy.origin.client import UpstreamRequest, header_pairs
+from regproxy.policy.realms import Access
 from regproxy.policy.redirects import Url
 from regproxy.stack.exchange import Exchange, trace_of
 
 
 def content_request(method: str, flow: http.HTTPFlow, exchange: Exchange, endpoint: Blob | Manifest) -> UpstreamRequest:
-    """Ask the registry for content, with what the client accepts and the authorization chosen for it."""
+    """Ask the registry for content, with what the client accepts and its authorization, or else the proxy's own."""
     fields: dict[str, str | None] = {
         "Accept": ", ".join(flow.request.headers.get_all("accept")),
-        "Authorization": exchange.authorization,
+        "Authorization": _own_authorization(exchange),
         "User-Agent": flow.request.headers.get("user-agent"),
     }
-    return UpstreamRequest(method, url(exchange, build_path(endpoint)), header_pairs(fields), trace_of(exchange))
+    access = None if exchange.client_has_credentials else Access(endpoint.name)
+    target = url(exchange, build_path(endpoint))
+    return UpstreamRequest(method, target, header_pairs(fields), trace_of(exchange), access)
 
 
-def ping_request(flow: http.HTTPFlow, exchange: Exchange) -> UpstreamRequest:
-    """Ask the registry whether it is there, and whether the client may come in."""
+def ping_request(flow: http.HTTPFlow, exchange: Exchange, *, takes_tokens: bool) -> UpstreamRequest:
+    """Ask the registry whether it is there, and whether the client, or else the proxy, may come in."""
     fields: dict[str, str | None] = {
-        "Authorization": exchange.authorization,
+        "Authorization": _own_authorization(exchange),
         "User-Agent": flow.request.headers.get("user-agent"),
     }
-    return UpstreamRequest(flow.request.method, url(exchange, "/v2/"), header_pairs(fields), trace_of(exchange))
+    access = None if exchange.client_has_credentials else Access(None, takes_tokens)
+    target = url(exchange, "/v2/")
+    return UpstreamRequest(flow.request.method, target, header_pairs(fields), trace_of(exchange), access)
+
+
+def _own_authorization(exchange: Exchange) -> str | None:
+    return exchange.authorization if exchange.client_has_credentials else None
 
 
 def url(exchange: Exchange, target: str) -> Url:

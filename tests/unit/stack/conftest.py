@@ -14,14 +14,14 @@ from mitmproxy.test import tflow
 from regproxy.engine import http_layer
 from regproxy.engine.authority import load_or_create
 from regproxy.engine.http_layer import Door
-from regproxy.origin.client import Upstream
+from regproxy.origin.authorized import AuthorizedUpstream
 from regproxy.settings import load_settings
 from regproxy.stack import manifests
 from regproxy.stack.auth_injector import AuthInjector
 from regproxy.stack.core import Core
 from regproxy.stack.interception import Interception
 from regproxy.stack.push_bypass import PushBypass
-from regproxy.stack.startup import upstream_options
+from regproxy.stack.startup import make_upstream
 from regproxy.store.content import Store
 from unit.stack.registry import Registry
 
@@ -58,7 +58,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 @pytest.fixture
 async def configure(tmp_path: Path, registry: Registry) -> AsyncIterator[Configure]:
     """Yield what starts a stack's core; keywords are settings. The registry is listed and speaks plain http."""
-    opened: list[tuple[Store, Upstream]] = []
+    opened: list[tuple[Store, AuthorizedUpstream]] = []
 
     def start(**settings: str) -> Core:
         environ = {
@@ -70,7 +70,7 @@ async def configure(tmp_path: Path, registry: Registry) -> AsyncIterator[Configu
         core.configure(load_settings(environ | settings))
         store = Store(core.settings.cache_directory, core.settings.cache_max_size_bytes, 3600.0, 0)
         store.open()
-        upstream = Upstream(upstream_options(core.settings))
+        upstream = make_upstream(core.settings, core.credentials)
         upstream.open()
         opened.append((store, upstream))
         authority = load_or_create(

@@ -74,10 +74,13 @@ class Registry:
 
 
 def status(code: int) -> Override:
-    """Answer everything with an error."""
+    """Answer everything with an error, and a challenge whose token server may not be asked."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        fields = {"WWW-Authenticate": 'Bearer realm="https://auth.example/token"', "Content-Type": "application/json"}
+        fields = {
+            "WWW-Authenticate": 'Bearer realm="https://169.254.169.254/token"',
+            "Content-Type": "application/json",
+        }
         return web.Response(status=code, body=b"" if request.method == "HEAD" else b'{"errors":[]}', headers=fields)
 
     return answer

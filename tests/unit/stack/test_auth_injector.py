@@ -74,6 +74,6 @@ async def test_a_refused_login_is_asked_for_anew(
     injector = AuthInjector(core)
     await injector.requestheaders(flow)
     flow.response = http.Response.make(status)
-    injector.response(flow)
+    injector.responseheaders(flow)
 
     assert hosts == distrusted

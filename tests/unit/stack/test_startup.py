@@ -36,6 +36,7 @@ ORDER = [
     "registry-ping",
     "registry-manifest-cache",
     "registry-blob-cache",
+    "registry-passed-reads",
     "registry-upstream-route",
     "registry-access-log",
 ]
