@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.access_log import CHECK_USER_AGENT
 from lab.fixtures import MakeImage, StartOrigin, StartProxy
 from lab.image import random_chunks
 from lab.lab import HUB, Lab
@@ -16,9 +17,6 @@ from lab.registry import PASSWORD, USERNAME, Registry
 from lab.skopeo import hash_files
 
 pytestmark = pytest.mark.e2e
-
-CHECK_USER_AGENT = "registry-proxy"
-"""The proxy asks by itself at its start whether a login works."""
 
 UNIQUE_PASSWORD = "hunter2-Zq7"
 CREDENTIALS = f"basic.lab.test:{USERNAME}:{PASSWORD}"

@@ -1,25 +1,19 @@
 """Connections that begin at the front door: warm answers, mitmproxy behind them, and the way from one to the other."""
 
 import http.client
-import json
-import os
 import socket
 import ssl
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 
 import pytest
 
-from lab.addresses import Address, free_port
+from lab.debug_mode import debug_proxy, shown_flows
 from lab.fixtures import StartOrigin, StartProxy
 from lab.image import random_chunks
 from lab.lab import Lab
 from lab.origin import Reply
-from lab.proxy import ENTRYPOINT, Proxy
+from lab.proxy import Proxy
 from lab.raw_http import connected, read_head, read_to_end, tunnelled
 
 pytestmark = pytest.mark.e2e
@@ -306,31 +300,9 @@ def test_open_connections_do_not_hold_term_up(lab: Lab, proxy: Proxy) -> None:
 
 def test_with_a_user_interface_there_is_no_front_door(lab: Lab, start_proxy: StartProxy) -> None:
     """Every request is to be seen: what would be warm is a flow of mitmproxy's, too."""
-    proxy, web = start_proxy(start=False), Address("127.0.0.1", free_port())
-    options = [
-        f"confdir={proxy.cache_directory}",
-        f"web_host={web.host}",
-        f"web_port={web.port}",
-        "web_password=look",
-        "server=false",
-    ]
-    settings = [argument for option in options for argument in ("--set", option)]
-    mitmweb = [str(Path(sys.executable).with_name("mitmweb")), "--no-web-open-browser", *settings]
-    script = ENTRYPOINT.parent / "addons/registry_proxy.py"
-    environment = {"PATH": os.defpath, "HOME": str(proxy.cache_directory.parent), **proxy.settings}
-    with subprocess.Popen([*mitmweb, "-s", str(script)], env=environment, stdout=subprocess.DEVNULL) as running:
-        try:
-            while proxy.readiness() != 200:
-                assert running.poll() is None
-                time.sleep(0.05)
-            warm = Warm(lab, proxy)
-            assert proxy.client().get(f"https://{REGISTRY}{warm.path}").body == BLOB
-            looking = http.client.HTTPConnection(*web, timeout=10)
-            looking.request("GET", "/flows", headers={"Authorization": "Bearer look"})
-            with looking.getresponse() as response:
-                flows = json.loads(response.read())
-            looking.close()
-        finally:
-            running.kill()
+    with debug_proxy(lab, start_proxy) as proxy:
+        warm = Warm(lab, proxy)
+        assert proxy.client().get(f"https://{REGISTRY}{warm.path}").body == BLOB
+        flows = shown_flows(proxy)
     assert [flow["request"]["path"] for flow in flows].count(warm.path) == 2
     assert warm.mark.count() == 0

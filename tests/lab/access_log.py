@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+CHECK_USER_AGENT = "registry-proxy"
+"""Who asks when the proxy checks its credentials at start, in the background: no client."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
