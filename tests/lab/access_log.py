@@ -64,11 +64,12 @@ class AccessLog:
     def requests(
         self, *, method: str | None = None, path_contains: str = "", status: int | None = None
     ) -> list[Request]:
-        """Return the matching requests, oldest first."""
+        """Return the matching requests, oldest first, but for the check at start."""
         return [
             request
             for request in self._read()[self._start :]
-            if (method is None or request.method == method)
+            if request.user_agent != CHECK_USER_AGENT
+            and (method is None or request.method == method)
             and path_contains in request.path
             and (status is None or request.status == status)
         ]

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from regproxy.oci.challenge import parse_challenges
-from regproxy.oci.names import HTTPS_PORT
 from regproxy.origin.errors import UpstreamUnavailable
 from regproxy.origin.resolver import AddressForbiddenError
 from regproxy.origin.tokens import CREDENTIAL_REST_S, REFUSAL_REST_S, Bounded, Token, TokenKey, TokenRefused, Tokens
@@ -94,13 +93,13 @@ class Logins:
 
     async def credential_of(self, registry: Url, repository: str | None) -> Credential | None:
         """Return the operator's credential for a registry, if it does not rest."""
-        return await self._usable(registry.host, registry.port, repository)
+        return await self.usable(registry.host, registry.port, repository)
 
     async def before(self, registry: Url, access: Access) -> Shown:
         """Return what to show with a request's first attempt."""
         realm = self._realms.get(registry.origin)
         if realm is None:
-            credential = await self._usable(registry.host, registry.port, access.name)
+            credential = await self.usable(registry.host, registry.port, access.name)
             return _password(credential)
         if not access.takes_tokens:
             return NOTHING
@@ -119,7 +118,7 @@ class Logins:
             if shown.key is None and shown.credential is not None:
                 self.rest(shown.credential, registry.origin)
                 return NOTHING
-            credential = await self._usable(registry.host, registry.port, access.name)
+            credential = await self.usable(registry.host, registry.port, access.name)
             asks_password = find_challenge(challenges, "basic") is not None
             return _password(credential) if asks_password and credential is not None else None
         try:
@@ -215,21 +214,24 @@ class Logins:
     async def _credential_at(self, registry: Url, realm: Url, repository: str | None) -> Credential | None:
         """Return whose login the token server may see: the registry's, else the one it has itself."""
         if may_have_password(registry, realm, self._trusted):
-            credential = await self._usable(registry.host, registry.port, repository)
+            credential = await self.usable(registry.host, registry.port, repository)
             if credential is not None:
                 return credential
-        return await self._usable(realm.host, realm.port, repository)
+        return await self.usable(realm.host, realm.port, repository)
 
-    async def _usable(self, host: str, port: int, repository: str | None) -> Credential | None:
+    async def usable(self, host: str, port: int, repository: str | None) -> Credential | None:
+        """Return the operator's credential for a repository at a host, if it does not rest."""
         credential = await self._credentials.credential_for(host, port, repository)
-        return None if credential is None or self.is_resting(credential) else credential
+        if credential is None or not self.is_resting(credential):
+            return credential
+        self._credentials.distrust(host, port)  # whoever gave it may have its successor by now
+        return None
 
     def rest(self, credential: Credential, by: str) -> None:
         """Let a credential rest that was refused with 401, and say so loudly."""
         if self.is_resting(credential):
             return
         self._resting[credential] = self._clock() + CREDENTIAL_REST_S
-        self._credentials.distrust(credential.host, credential.port or HTTPS_PORT)
         logger.error(
             "%s refuses the login of %s, user=%s (401): pulls go on anonymously, it is tried again in %d minutes; "
             "correct it where the credentials are set",

@@ -50,10 +50,8 @@ class AuthInjector:
 
     async def _of_operator(self, flow: http.HTTPFlow, exchange: Exchange) -> Credential | None:
         """Return the operator's credential for a request, if it was not refused lately."""
-        registry = exchange.registry
-        repository = _repository(flow, exchange)
-        credential = await self._core.credentials.credential_for(registry.host, registry.port, repository)
-        return None if credential is None or self._core.upstream.logins.is_resting(credential) else credential
+        registry, repository = exchange.registry, _repository(flow, exchange)
+        return await self._core.upstream.logins.usable(registry.host, registry.port, repository)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Have a refused login asked for anew, and let the password rest if it was a token server that refused it."""
