@@ -8,8 +8,8 @@ import aiohttp
 
 from regproxy.origin.client import Upstream, UpstreamOptions, UpstreamRequest
 from regproxy.origin.logins import CredentialSource, Logins, Shown
+from regproxy.origin.observer import Observer
 from regproxy.origin.tokens import Tokens
-from regproxy.origin.tracing import Observer
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.redirects import Url
 

@@ -18,9 +18,9 @@ import aiohttp
 import yarl
 
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
+from regproxy.origin.observer import Observer, trace_config
 from regproxy.origin.resolver import AddressForbiddenError, CheckedResolver, Lookup, system_lookup
 from regproxy.origin.trace import Attempt, Trace
-from regproxy.origin.tracing import Observer, trace_config
 from regproxy.policy.freshness import ConnectionFailed, TimedOut
 from regproxy.policy.interception import HostPattern, find_pattern
 from regproxy.policy.mappings import UpstreamMapping, find_mapping

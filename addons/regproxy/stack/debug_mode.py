@@ -16,7 +16,7 @@ from regproxy.engine.http_layer import BodySent, Door, door
 from regproxy.engine.shown_flows import ShownFlows, masked_flow
 from regproxy.engine.web_interface import COLUMNS, WebMaster, listen_too, secure
 from regproxy.oci.endpoint import Blob, Manifest
-from regproxy.origin.tracing import Observer, TracedRequest
+from regproxy.origin.observer import Observer, TracedRequest
 from regproxy.settings import Settings
 from regproxy.stack.exchange import CacheStatus, Exchange, exchange_of
 

@@ -5,12 +5,10 @@ its own, where an exception leaves a bare, open proxy running without a word.
 """
 
 import asyncio
-import dataclasses
 import datetime as dt
 import logging
 import math
 import os
-import socket
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -25,19 +23,16 @@ from regproxy.engine.certificates import Certificates
 from regproxy.engine.lean_addons import remove_unused_addons
 from regproxy.engine.registry_mode import MODE, FrontDoor
 from regproxy.engine.sender import BodySender
-from regproxy.engine.time_limits import TimeLimits, TimeLimitWatch
+from regproxy.engine.time_limits import TimeLimitWatch
 from regproxy.engine.warm_connection import Reception
 from regproxy.origin.authorized import AuthorizedUpstream
-from regproxy.origin.client import UpstreamOptions
-from regproxy.origin.credential_source import CredentialSource
-from regproxy.origin.resolver import Lookup, is_own_port, system_lookup
-from regproxy.origin.tracing import Observer
-from regproxy.policy.upstream_proxy import ForwardProxy
+from regproxy.origin.observer import Observer
 from regproxy.settings import Settings, SettingsError, load_settings
 from regproxy.stack.announcements import announce
 from regproxy.stack.core import Core
 from regproxy.stack.credential_check import report_credentials
 from regproxy.stack.warm_reads import WarmReads
+from regproxy.stack.wiring import make_upstream, mitmproxy_options, summary, time_limits, without_own_proxies
 from regproxy.store.adoption import adopt_old_cache
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
@@ -46,15 +41,6 @@ if TYPE_CHECKING:
     from regproxy.stack.debug_mode import DebugMode
 
 logger = logging.getLogger(__name__)
-
-NEVER_S = 10 * 365 * 86400
-"""An inactivity limit that no connection meets."""
-
-COMMIT_S = 900.0
-"""What the predecessor gave every answer, whatever PROXY_READ_TIMEOUT was; here the answers to writes have it."""
-
-SYSTEM_CA_DIRECTORY = "/etc/ssl/certs"
-"""Where Debian, Alpine and SUSE keep the system's authorities by hash."""
 
 
 class Startup:
@@ -182,44 +168,6 @@ class Startup:
             self._core.store.close()
 
 
-def mitmproxy_options(settings: Settings) -> dict[str, object]:
-    """Return mitmproxy's options for this job; each differs from its default for the reason given."""
-    options: dict[str, object] = {
-        "listen_host": settings.listen_host,
-        "listen_port": settings.listen_port,
-        "connection_strategy": "lazy",  # eager: CONNECT fails when the upstream is down and no addon is ever asked
-        "upstream_cert": False,  # true: leaves copy the names of upstream certificates
-        "http2": False,  # the sender writes past HTTP's framing
-        "http3": False,
-        "onboarding": False,  # mitm.it: a second place that hands out a CA
-        "block_global": False,  # true: nodes with public addresses could not pull
-        "ssl_insecure": not settings.verify_ssl,
-        "tcp_timeout": NEVER_S,  # `engine.time_limits` knows what a connection waits for
-        "flow_detail": 0,  # the access log has one line a request
-        "termlog_verbosity": "debug" if settings.debug_nginx else "warn",
-    }
-    if settings.upstream_ca_file is not None:
-        options["ssl_verify_upstream_trusted_ca"] = str(settings.upstream_ca_file)
-        options["ssl_verify_upstream_trusted_confdir"] = SYSTEM_CA_DIRECTORY
-    return options
-
-
-def time_limits(settings: Settings) -> TimeLimits:
-    """Return the limits of connections under the engine's names."""
-    return TimeLimits(
-        client_header_s=settings.client_header_timeout_s,
-        client_body_s=settings.client_body_timeout_s,
-        keepalive_s=settings.keepalive_timeout_s,
-        send_s=settings.send_timeout_s,
-        upstream_connect_s=settings.proxy_connect_timeout_s,
-        upstream_send_s=settings.proxy_send_timeout_s,
-        upstream_read_s=settings.proxy_read_timeout_s,
-        upstream_commit_s=max(settings.proxy_read_timeout_s, COMMIT_S) if settings.proxy_read_timeout_s else 0.0,
-        tunnel_connect_s=settings.proxy_connect_connect_timeout_s,
-        tunnel_silence_s=settings.proxy_connect_read_timeout_s,
-    )
-
-
 def _connections() -> Iterable[ConnectionHandler]:
     """Return the handlers of all client connections."""
     handlers: Iterable[ConnectionHandler] = ctx.master.addons.get("proxyserver").connections.values()
@@ -268,57 +216,3 @@ def _open_upstream(core: Core, observer: Observer | None) -> AuthorizedUpstream:
     except OSError as error:
         raise OSError(f"UPSTREAM_CA_FILE={settings.upstream_ca_file}: {error.strerror or error}") from error
     return upstream
-
-
-def make_upstream(
-    settings: Settings, credentials: CredentialSource, lookup: Lookup = system_lookup, observer: Observer | None = None
-) -> AuthorizedUpstream:
-    """Return the HTTP client, not opened, with the operator's credentials."""
-    options = dataclasses.replace(upstream_options(settings), lookup=lookup)
-    return AuthorizedUpstream(options, credentials, settings.trusted_hosts, observer)
-
-
-def upstream_options(settings: Settings) -> UpstreamOptions:
-    """Return what the origin room needs of the settings."""
-    return UpstreamOptions(
-        verify_tls=settings.verify_ssl,
-        ca_file=settings.upstream_ca_file,
-        mappings=settings.upstream_mappings,
-        listed=settings.registries + settings.trusted_hosts,
-        ipv4_only=settings.disable_ipv6,
-        connect_timeout_s=settings.proxy_connect_timeout_s,
-        read_timeout_s=settings.proxy_read_timeout_s,
-        unverified=settings.verify_ssl_except,
-        proxies=settings.upstream_proxies,
-    )
-
-
-def without_own_proxies(settings: Settings) -> Settings:
-    """Leave out an upstream proxy that is this proxy itself: an environment meant for its clients would make a loop."""
-    own = [proxy for proxy in settings.upstream_proxies.proxies if _leads_here(proxy, settings.listen_port)]
-    warnings = (f"{proxy} of HTTPS_PROXY or HTTP_PROXY is this proxy itself and is not used" for proxy in own)
-    return dataclasses.replace(
-        settings,
-        upstream_proxies=settings.upstream_proxies.without(own),
-        warnings=settings.warnings + tuple(dict.fromkeys(warnings)),
-    )
-
-
-def _leads_here(proxy: ForwardProxy, listen_port: int) -> bool:
-    try:
-        found = socket.getaddrinfo(proxy.host, proxy.port, type=socket.SOCK_STREAM)
-    except OSError:
-        return False  # it may have an address later
-    return any(is_own_port(str(entry[4][0]), proxy.port, {listen_port}) for entry in found)
-
-
-def summary(settings: Settings) -> str:
-    """Return the line that says at start what this proxy does."""
-    hosts = " ".join(str(pattern) for pattern in settings.registries)
-    return (
-        f"registry-proxy listens on {settings.listen_host or '*'}:{settings.listen_port}, "
-        f"intercepts Docker Hub and {hosts or 'nothing else'}, "
-        f"caches up to {settings.cache_max_size_bytes} bytes in {settings.cache_directory}; "
-        f"tags {'by tier' if settings.enable_manifest_cache else 'revalidated at every pull'}, "
-        f"pushes {'allowed' if settings.allow_push else 'refused'}"
-    )

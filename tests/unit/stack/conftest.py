@@ -21,7 +21,7 @@ from regproxy.stack.auth_injector import AuthInjector
 from regproxy.stack.core import Core
 from regproxy.stack.interception import Interception
 from regproxy.stack.push_bypass import PushBypass
-from regproxy.stack.startup import make_upstream
+from regproxy.stack.wiring import make_upstream
 from regproxy.store.content import Store
 from unit.stack.registry import Registry
 

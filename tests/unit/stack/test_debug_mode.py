@@ -7,7 +7,7 @@ from mitmproxy.utils.emoji import emoji
 
 from regproxy.oci.endpoint import parse_endpoint
 from regproxy.oci.names import Registry
-from regproxy.origin.tracing import TracedAnswer, TracedRequest
+from regproxy.origin.observer import TracedAnswer, TracedRequest
 from regproxy.policy.tiers import RequestClass
 from regproxy.stack.debug_mode import ERROR_MARKER, MARKERS, UPSTREAM_MARKER, comment_of, marker_of, upstream_flow
 from regproxy.stack.exchange import CacheStatus, Exchange

@@ -19,7 +19,7 @@ from regproxy.stack import startup
 from regproxy.stack.announcements import announce
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import Exchange
-from regproxy.stack.startup import mitmproxy_options, summary, upstream_options
+from regproxy.stack.wiring import mitmproxy_options, summary, upstream_options
 from regproxy.store.errors import StoreError
 
 ENTRY = Path(__file__).parents[3] / "addons" / "registry_proxy.py"

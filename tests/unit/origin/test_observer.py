@@ -7,7 +7,7 @@ from aiohttp import web
 
 from regproxy.origin.client import Upstream, UpstreamRequest
 from regproxy.origin.errors import UpstreamUnavailable
-from regproxy.origin.tracing import TracedRequest
+from regproxy.origin.observer import TracedRequest
 from regproxy.policy.redirects import Url
 from unit.origin.conftest import OPTIONS, Serve
 
