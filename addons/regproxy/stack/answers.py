@@ -1,6 +1,6 @@
 """How the proxy's own responses are built."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from mitmproxy import http
 
@@ -82,8 +82,3 @@ def first_value(headers: http.Headers, field: str) -> str | None:
     """Return a request field's value, None when it is absent or blank."""
     value: str = headers.get(field, "")
     return value if value.strip() else None
-
-
-def joined(values: Iterable[str]) -> str:
-    """Return several values of one field as one (RFC 9110 section 5.3)."""
-    return ", ".join(values)

@@ -135,14 +135,6 @@ class Ingest:
         self._wake()
         await self._growing.commit(arrived_bytes)
 
-    async def restart(self) -> None:
-        """Forget all bytes, and the size; `begin` follows. StoreError once a reader was told of them."""
-        self._require_unfinished()
-        if self._exposed:
-            raise StoreError(f"{self.digest}: cannot start over, readers have seen the beginning")
-        self.state, self.size_bytes, self.etag = IngestState.WAITING, None, None
-        await self._growing.forget()
-
     def fail(self, error: Exception) -> None:
         """End it: every reader gets this very exception. What has arrived is kept for the next time."""
         if not self.ended:

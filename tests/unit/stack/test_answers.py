@@ -9,7 +9,7 @@ from multidict import CIMultiDict
 from regproxy.oci.digest import Digest
 from regproxy.oci.errors import ErrorCode
 from regproxy.origin.errors import Answer
-from regproxy.stack.answers import answer, content_fields, first_value, joined, oci_error, passed_on, plain_text, relay
+from regproxy.stack.answers import answer, content_fields, first_value, oci_error, passed_on, plain_text, relay
 
 
 def upstream(status: int = 200, body: bytes = b"", **fields: str) -> Answer:
@@ -113,8 +113,3 @@ def test_a_blank_field_is_an_absent_one(given: dict[str, str], value: str | None
     made = http.Headers([(field.encode(), text.encode()) for field, text in given.items()])
 
     assert first_value(made, "a") == value
-
-
-def test_several_values_are_one_list() -> None:
-    """As RFC 9110 reads them."""
-    assert joined(["a", "b"]) == "a, b"

@@ -351,6 +351,23 @@ class TestByTag:
 
 
 class TestHead:
+    async def test_an_answer_from_before_a_push_does_not_bring_the_old_tag_back(
+        self, puller: Puller, registry: Registry
+    ) -> None:
+        """Who asked before gets what was; who asks after the push asks the registry again."""
+        registry.tag("3.20", OLD)
+
+        async def push_meanwhile(request: web.BaseRequest) -> None:
+            del request
+            await puller.core.store.forget_tag(registry.name, "library/alpine", "3.20")
+
+        registry.override = push_meanwhile
+        assert response(await puller.pull()).raw_content == OLD
+        registry.override = None
+        registry.tag("3.20", NEW)
+
+        assert response(await puller.pull()).raw_content == NEW
+
     async def test_head_stays_head_and_is_remembered(self, puller: Puller, registry: Registry) -> None:
         """The second one is answered here, with digest, type and length; no body was ever asked for."""
         digest = registry.tag("3.20", OLD)

@@ -436,31 +436,6 @@ async def test_finishing_over_a_hole_fails(open_store: OpenStore, hold: Hold) ->
         await ingest.finish()
 
 
-async def test_restarting_forgets_everything_while_nobody_has_seen_it(open_store: OpenStore, hold: Hold) -> None:
-    """Then the right bytes make the right digest."""
-    ingest = await hold(open_store(), DIGEST)
-    await ingest.begin(len(BODY) + 1, None)
-    await ingest.write([b"wrong from the first byte"])
-
-    await ingest.restart()
-
-    assert (ingest.missing_from(), ingest.size_bytes, ingest.state) == (0, None, IngestState.WAITING)
-    await ingest.begin(len(BODY), None)
-    await ingest.write([BODY])
-    await ingest.finish()
-    assert await _read_all(ingest) == BODY
-
-
-async def test_restarting_under_a_reader_is_refused(open_store: OpenStore, hold: Hold) -> None:
-    """Bytes that were sent cannot be taken back."""
-    ingest = await hold(open_store(), DIGEST)
-    await ingest.begin(len(BODY), None)
-    await ingest.size()
-
-    with pytest.raises(StoreError, match="readers have seen"):
-        await ingest.restart()
-
-
 @pytest.mark.parametrize("call", ["write", "finish"])
 async def test_nothing_is_written_before_begin(open_store: OpenStore, hold: Hold, call: str) -> None:
     """Space is claimed first."""
