@@ -60,10 +60,10 @@ class TestBrowser:
         proxy.skopeo("first").pull(reference, tmp_path / "first")
 
         browser.open(f"http://{proxy.address.host}:{WEB_PORT}/")
-        assert browser.texts("input[type=password]") == [""]
+        browser.wait_for("input[type=password]")
         assert "debug/seen" not in browser.source
         browser.fill_in("input[type=password]", "wrong password")
-        assert browser.texts("input[type=password]") == [""]
+        browser.wait_for("input[type=password]")
         assert "debug/seen" not in browser.source
 
         browser.fill_in("input[type=password]", DEBUG_PASSWORD)

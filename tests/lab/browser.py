@@ -5,6 +5,8 @@ from pathlib import Path
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.wait import WebDriverWait
 
 from lab.programs import find_program
@@ -59,11 +61,18 @@ class Browser:
 
         return WebDriverWait(self._driver, _WAIT_S).until(found, f"no {selector} with {text!r}: {self.texts('body')}")
 
+    def wait_for(self, selector: str) -> WebElement:
+        """Wait until there is an element of the selector: a page that was just opened or sent may not be there yet."""
+        return WebDriverWait(self._driver, _WAIT_S).until(
+            lambda driver: driver.find_element(By.CSS_SELECTOR, selector), f"no {selector}"
+        )
+
     def fill_in(self, selector: str, text: str) -> None:
-        """Type into a field and send its form."""
-        field = self._driver.find_element(By.CSS_SELECTOR, selector)
+        """Type into a field, send its form and wait until the page that had it is gone."""
+        field = self.wait_for(selector)
         field.send_keys(text)
         field.submit()
+        WebDriverWait(self._driver, _WAIT_S).until(staleness_of(field), "the form was not sent")
 
     def click_text(self, selector: str, text: str) -> None:
         """Click the first element of the selector that has `text` in it."""
