@@ -4,13 +4,12 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-import aiohttp
-
-from regproxy.origin.client import Upstream, UpstreamOptions, UpstreamRequest
+from regproxy.origin.client import Response, Upstream, UpstreamOptions, UpstreamRequest
 from regproxy.origin.logins import CredentialSource, Logins, Shown
 from regproxy.origin.observer import Observer
 from regproxy.origin.tokens import Tokens
 from regproxy.policy.interception import HostPattern
+from regproxy.policy.openers import OpenedBy
 from regproxy.policy.redirects import Url
 
 
@@ -28,7 +27,7 @@ class AuthorizedUpstream(Upstream):
         self.logins = Logins(Tokens(self), credentials, trusted)
 
     @contextlib.asynccontextmanager
-    async def send(self, request: UpstreamRequest) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def send(self, request: UpstreamRequest) -> AsyncIterator[Response]:
         """Send a request as `Upstream.send` does, and log in if that is wanted.
 
         Raises `UpstreamUnavailable`, also when the registry wants a token and its token server gives no answer.
@@ -53,9 +52,10 @@ class AuthorizedUpstream(Upstream):
 def _showing(request: UpstreamRequest, shown: Shown) -> UpstreamRequest:
     if shown.header is None:
         return request
-    return replace(request, headers=(*request.headers, ("Authorization", shown.header)))
+    opened_by = OpenedBy.NOBODY if shown.credential is None else OpenedBy.OPERATOR
+    return replace(request, headers=(*request.headers, ("Authorization", shown.header)), opened_by=opened_by)
 
 
-def _asks_for_login(response: aiohttp.ClientResponse, registry: Url) -> bool:
+def _asks_for_login(response: Response, registry: Url) -> bool:
     """Whether the registry itself said 401: what a host says that it redirected to is nobody's challenge."""
     return response.status == 401 and str(response.url.origin()) == registry.origin

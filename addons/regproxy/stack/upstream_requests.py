@@ -4,6 +4,7 @@ from mitmproxy import http
 
 from regproxy.oci.endpoint import Blob, Manifest, build_path
 from regproxy.origin.client import UpstreamRequest, header_pairs
+from regproxy.policy.openers import OpenedBy
 from regproxy.policy.realms import Access
 from regproxy.policy.redirects import Url
 from regproxy.stack.exchange import Exchange, trace_of
@@ -18,7 +19,7 @@ def content_request(method: str, flow: http.HTTPFlow, exchange: Exchange, endpoi
     }
     access = None if exchange.client_has_credentials else Access(endpoint.name)
     target = url(exchange, build_path(endpoint))
-    return UpstreamRequest(method, target, header_pairs(fields), trace_of(exchange), access)
+    return UpstreamRequest(method, target, header_pairs(fields), trace_of(exchange), access, _opened_by(exchange))
 
 
 def ping_request(flow: http.HTTPFlow, exchange: Exchange, *, takes_tokens: bool) -> UpstreamRequest:
@@ -29,11 +30,17 @@ def ping_request(flow: http.HTTPFlow, exchange: Exchange, *, takes_tokens: bool)
     }
     access = None if exchange.client_has_credentials else Access(None, takes_tokens)
     target = url(exchange, "/v2/")
-    return UpstreamRequest(flow.request.method, target, header_pairs(fields), trace_of(exchange), access)
+    opened_by = _opened_by(exchange)
+    return UpstreamRequest(flow.request.method, target, header_pairs(fields), trace_of(exchange), access, opened_by)
 
 
 def _own_authorization(exchange: Exchange) -> str | None:
     return exchange.authorization if exchange.client_has_credentials else None
+
+
+def _opened_by(exchange: Exchange) -> OpenedBy:
+    is_clients = exchange.client_has_credentials and not exchange.client.is_nobody
+    return OpenedBy.CLIENT if is_clients else OpenedBy.NOBODY
 
 
 def url(exchange: Exchange, target: str) -> Url:
