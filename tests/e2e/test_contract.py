@@ -38,6 +38,7 @@ KEYS = [
     "image",
     "error",
     "duration_s",
+    "credential",
 ]
 
 

@@ -21,6 +21,7 @@ from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
 from regproxy.origin.observer import Observer, trace_config
 from regproxy.origin.resolver import AddressForbiddenError, CheckedResolver, Lookup, system_lookup
 from regproxy.origin.trace import Attempt, Trace
+from regproxy.policy.credentials import Credential
 from regproxy.policy.freshness import ConnectionFailed, TimedOut
 from regproxy.policy.interception import HostPattern, find_pattern
 from regproxy.policy.mappings import UpstreamMapping, find_mapping
@@ -73,6 +74,8 @@ class UpstreamRequest:
     """Where the client's cost is written down; equal requests may have different ones."""
     access: Access | None = None
     """What the proxy may add of its own (`origin.logins`); None sends the headers as they are."""
+    fallback: Access | None = None
+    """What the proxy may show in place of the headers' Authorization if that is refused; without `access` only."""
     opened_by: OpenedBy = OpenedBy.NOBODY
     """Whose login the Authorization among the headers is."""
     body: bytes | None = field(default=None, repr=False)
@@ -90,6 +93,8 @@ class Response(aiohttp.ClientResponse):
     """Who gave it: aiohttp lets the connection go with the last byte of the body."""
     opened_by: OpenedBy = OpenedBy.NOBODY
     """Whose login the registry was shown, wherever it redirected to."""
+    credential: Credential | None = None
+    """The operator's, if it was his."""
 
     async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         """Read the head."""
