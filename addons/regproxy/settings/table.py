@@ -123,6 +123,7 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
     ),
     Setting(
         variable="ALLOW_OWN_AUTH",
+        in_yaml="",
         default_note="as `AUTH_PRECEDENCE`",
         meaning="A fork's name: `false` is `AUTH_PRECEDENCE=proxy`, `true` is `client`; `AUTH_PRECEDENCE` wins over it",
     ),

@@ -62,14 +62,17 @@ async def opened_by(world: World) -> list[OpenedBy]:
 
 
 async def test_an_anonymous_token_is_nobodys(build: Build) -> None:
+    """What it opens is public."""
     assert await opened_by(await build()) == [OpenedBy.NOBODY] * 2
 
 
 async def test_the_operators_token_is_his(build: Build) -> None:
+    """From the first answer on."""
     assert await opened_by(await build(ALICE)) == [OpenedBy.OPERATOR] * 2
 
 
 async def test_the_operators_password_is_his(build: Build) -> None:
+    """Where the registry takes it without a token."""
     world = await build(ALICE)
     world.taken.add(basic_header(ALICE))
 
@@ -89,6 +92,7 @@ async def test_a_login_that_is_refused_opens_nothing(build: Build) -> None:
 
 
 async def test_what_a_request_says_of_its_own_authorization_is_passed_on(build: Build) -> None:
+    """Only who made the request knows whose it is."""
     world = await build(ALICE)
     world.taken.add(OWN[0][1])
     url = dataclasses.replace(world.registry, target="/v2/a/x")
@@ -105,6 +109,7 @@ async def test_what_a_request_says_of_its_own_authorization_is_passed_on(build: 
 async def test_a_blobs_opener_is_told_before_its_size(
     build: Build, tmp_path: Path, credentials: tuple[Credential, ...], own: bool, expected: OpenedBy
 ) -> None:
+    """So that nobody else is served before it is known."""
     world = await build(*credentials)
     world.taken.add(OWN[0][1])
     url = dataclasses.replace(world.registry, target="/v2/a/x")
@@ -131,6 +136,7 @@ async def test_a_blobs_opener_is_told_before_its_size(
 
 
 async def test_nobody_opens_a_refused_blob(build: Build) -> None:
+    """A refusal has no content."""
     world = await build()
     world.challenge = 'Basic realm="closed"'
     url = dataclasses.replace(world.registry, target="/v2/a/x")
