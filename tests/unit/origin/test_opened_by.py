@@ -33,6 +33,11 @@ OWN = (("Authorization", "Basic Ym9iOmJ1aWxkZXI="),)
 type Build = Callable[..., Awaitable[World]]
 
 
+def source(*credentials: Credential) -> CredentialSource:
+    """Return what has these credentials and no other."""
+    return CredentialSource(credentials, None, CredentialHelpers({}), EcrLogins())
+
+
 @pytest.fixture
 async def build(serve: Serve) -> AsyncIterator[Build]:
     """Yield what makes a registry that is its own token server, and a client with the operator's credentials."""
@@ -40,8 +45,7 @@ async def build(serve: Serve) -> AsyncIterator[Build]:
 
         async def make(*credentials: Credential) -> World:
             mappings = (UpstreamMapping("registry.test", "127.0.0.1"),)
-            source = CredentialSource(credentials, None, CredentialHelpers({}), EcrLogins())
-            upstream = AuthorizedUpstream(dataclasses.replace(OPTIONS, mappings=mappings), source)
+            upstream = AuthorizedUpstream(dataclasses.replace(OPTIONS, mappings=mappings), source(*credentials))
             upstream.open()
             stack.push_async_callback(upstream.close)
             world = World(upstream, Url("http", "registry.test", 1, "/"))
