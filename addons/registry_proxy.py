@@ -10,16 +10,17 @@ What happens to one pull, from `CONNECT` to the last byte:
     digest.
 3. A request to the proxy's own address is answered by `setup_responder`.
 4. A write is refused or streamed through by `push_bypass`.
-5. `auth_injector` adds the operator's credentials when the client brings none. Our own requests to registries log in by
-    themselves, with tokens where those are wanted (`origin.logins`). Who the client is, by its own login or the login
-    that its token was given to, is known from `client_tokens`.
+5. `auth_injector` chooses between the client's own credentials and the operator's (`policy.precedence`). Our own
+    requests to registries log in by themselves, with tokens where those are wanted (`origin.logins`). Who the client
+    is, by its own login or the login that its token was given to, is known from `client_tokens`. `stale_logins` lets
+    clients go on whose login is refused, where the operator's counts.
 6. `/v2/`, the first request of every pull, is answered by `ping`, also when the registry is down.
 7. A manifest is answered by `manifest_cache`: by digest for good, by tag for its tier's time, revalidated by HEAD,
     stale in an outage.
 8. A blob is answered by `blob_cache`: from its file, or from the download that is filling it. `sender` moves the
     bytes.
-9. What nobody answered goes to the registry through mitmproxy and streams back; `passed_reads` gives it a token if the
-    registry wants one, `upstream_route` chooses its way.
+9. Lists and other small reads are asked for by `passed_reads`. What nobody answered goes to the registry through
+    mitmproxy and streams back; `upstream_route` chooses its way.
 10. `access_log` writes one line.
 
 A connection begins at the `front_door` (`warm_connection`), which does all this by itself as long as what is asked for
@@ -44,6 +45,7 @@ from regproxy.stack.passed_reads import PassedReads
 from regproxy.stack.ping import RegistryPing
 from regproxy.stack.push_bypass import PushBypass
 from regproxy.stack.setup_responder import SetupResponder
+from regproxy.stack.stale_logins import StaleLogins
 from regproxy.stack.startup import Startup
 from regproxy.stack.upstream_route import UpstreamRoute
 from regproxy.stack.warm_reads import WarmReads
@@ -69,6 +71,7 @@ addons = [
     PushBypass(_core),
     AuthInjector(_core),
     ClientTokens(_core),
+    StaleLogins(_core),
     _ping,
     _manifests,
     _blobs,

@@ -13,7 +13,7 @@ from functools import partial
 
 from regproxy.origin.client import Upstream, UpstreamRequest
 from regproxy.origin.errors import UpstreamUnavailable
-from regproxy.origin.parts import Broken, Part, RangeIgnored, fetch_part
+from regproxy.origin.parts import Broken, OnOpened, Part, RangeIgnored, fetch_part
 from regproxy.origin.sink import Sink
 from regproxy.policy.freshness import Status
 
@@ -48,14 +48,22 @@ class Connections:
 SINGLE = Connections()
 
 
-async def fill(sink: Sink, request: UpstreamRequest, upstream: Upstream, connections: Connections = SINGLE) -> None:
+async def fill(
+    sink: Sink,
+    request: UpstreamRequest,
+    upstream: Upstream,
+    connections: Connections = SINGLE,
+    on_opened: OnOpened = lambda _: None,
+) -> None:
     """Fetch a blob into `sink` and finish it.
+
+    `on_opened` is called before the sink hears of the content, and again for each further attempt.
 
     Raises `UpstreamRefused` when the registry answers without the content, `UpstreamUnavailable` when it cannot be had
     in time, and what the sink raises.
     """
     loop = asyncio.get_running_loop()
-    filling = _Filling(sink, request, upstream, connections)
+    filling = _Filling(sink, request, upstream, connections, on_opened)
     progress_at_s, missing_bytes, pause_s = loop.time(), _missing_bytes(sink), FIRST_PAUSE_S
     while True:
         try:
@@ -77,11 +85,14 @@ async def fill(sink: Sink, request: UpstreamRequest, upstream: Upstream, connect
 class _Filling:
     """One blob's parts: which of them are being fetched, and where the first request has to stop."""
 
-    def __init__(self, sink: Sink, request: UpstreamRequest, upstream: Upstream, connections: Connections) -> None:
+    def __init__(
+        self, sink: Sink, request: UpstreamRequest, upstream: Upstream, connections: Connections, on_opened: OnOpened
+    ) -> None:
         self._sink = sink
         self._request = request
         self._upstream = upstream
         self._connections = connections
+        self._on_opened = on_opened
         self._helpers: dict[asyncio.Task[None], tuple[int, int]] = {}
 
     async def attempt(self) -> None:
@@ -110,7 +121,13 @@ class _Filling:
             start = holes[0][0]
         part = Part(start, None if size_bytes is None else self._end_of_hole(start, size_bytes))
         await fetch_part(
-            self._sink, part, self._request, self._upstream, on_size=self._call_helpers, stop=partial(self._stop, part)
+            self._sink,
+            part,
+            self._request,
+            self._upstream,
+            on_size=self._call_helpers,
+            stop=partial(self._stop, part),
+            on_opened=self._on_opened,
         )
         return self._sink.size_bytes is None  # a body of unknown length ends where it ends
 

@@ -21,9 +21,11 @@ from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
 from regproxy.origin.observer import Observer, trace_config
 from regproxy.origin.resolver import AddressForbiddenError, CheckedResolver, Lookup, system_lookup
 from regproxy.origin.trace import Attempt, Trace
+from regproxy.policy.credentials import Credential
 from regproxy.policy.freshness import ConnectionFailed, TimedOut
 from regproxy.policy.interception import HostPattern, find_pattern
 from regproxy.policy.mappings import UpstreamMapping, find_mapping
+from regproxy.policy.openers import OpenedBy
 from regproxy.policy.realms import Access
 from regproxy.policy.redirects import (
     REDIRECT_STATUSES,
@@ -72,6 +74,10 @@ class UpstreamRequest:
     """Where the client's cost is written down; equal requests may have different ones."""
     access: Access | None = None
     """What the proxy may add of its own (`origin.logins`); None sends the headers as they are."""
+    fallback: Access | None = None
+    """What the proxy may show in place of the headers' Authorization if that is refused; without `access` only."""
+    opened_by: OpenedBy = OpenedBy.NOBODY
+    """Whose login the Authorization among the headers is."""
     body: bytes | None = field(default=None, repr=False)
     follow_redirects: bool = True
 
@@ -80,10 +86,15 @@ class UpstreamRequest:
         return f"UpstreamRequest({self.method} {self.url!r})"
 
 
-class _Response(aiohttp.ClientResponse):
-    """An answer that remembers who gave it: aiohttp lets the connection go with the last byte of the body."""
+class Response(aiohttp.ClientResponse):
+    """An answer, its body unread."""
 
     peer: tuple[str, int] | None = None
+    """Who gave it: aiohttp lets the connection go with the last byte of the body."""
+    opened_by: OpenedBy = OpenedBy.NOBODY
+    """Whose login the registry was shown, wherever it redirected to."""
+    credential: Credential | None = None
+    """The operator's, if it was his."""
 
     async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         """Read the head."""
@@ -125,7 +136,7 @@ class Upstream:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
-            response_class=_Response,
+            response_class=Response,
             read_bufsize=READ_BUFFER_BYTES,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             trace_configs=[trace_config(self._observer)] if self._observer is not None else None,
@@ -138,7 +149,7 @@ class Upstream:
             self._session = None
 
     @contextlib.asynccontextmanager
-    async def send(self, request: UpstreamRequest) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def send(self, request: UpstreamRequest) -> AsyncIterator[Response]:
         """Send a request, follow its redirects, and give the final answer with its body unread.
 
         Raises `UpstreamUnavailable`; a refused redirect is one, for the registry gave no usable answer.
@@ -158,7 +169,7 @@ class Upstream:
 
     async def _follow(
         self, stack: contextlib.AsyncExitStack, request: UpstreamRequest, attempt: Attempt
-    ) -> tuple[aiohttp.ClientResponse, Url]:
+    ) -> tuple[Response, Url]:
         """Return the answer at the end of the redirects, and where that was."""
         url, headers, hops = request.url, headers_for_hop(request.headers, same_origin=True), 0
         while True:
@@ -177,7 +188,7 @@ class Upstream:
             body = await read_body(response, body_limit_bytes)
             if request.trace is not None:
                 request.trace.received_bytes += len(body)
-            return Answer(response.status, response.headers, body, str(response.url.origin()))
+            return Answer(response.status, response.headers, body, str(response.url.origin()), response.opened_by)
 
     async def is_inside(self, url: Url) -> bool:
         """Whether a host is in our own network, by its addresses."""
@@ -190,7 +201,7 @@ class Upstream:
         url: Url,
         headers: list[tuple[str, str]],
         attempt: Attempt,
-    ) -> aiohttp.ClientResponse:
+    ) -> Response:
         if self._session is None:
             raise UpstreamUnavailable("the upstream client is closed", ConnectionFailed())
         proxy = self._proxy_for(url)
@@ -214,7 +225,8 @@ class Upstream:
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unavailable(url, error) from error
-        assert isinstance(response, _Response)
+        assert isinstance(response, Response)
+        response.opened_by = request.opened_by
         if response.peer is not None:
             hop.address = joined_address(*response.peer)
         return response

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from regproxy.policy.freshness import UpstreamFailure
+from regproxy.policy.openers import OpenedBy
 
 
 class UpstreamUnavailable(Exception):  # noqa: N818 - the state of the upstream, as the caller will report it
@@ -26,6 +27,8 @@ class Answer:
     body: bytes
     origin: str
     """Scheme, host and port that answered, after redirects."""
+    opened_by: OpenedBy = OpenedBy.NOBODY
+    """Whose login the registry was shown."""
 
 
 class UpstreamRefused(Exception):  # noqa: N818 - the registry's decision, not an error of ours

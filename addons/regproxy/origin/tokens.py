@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote, urlencode
 
@@ -145,6 +145,26 @@ class Tokens:
         if token is not None and token.value == value:
             del self._tokens[key]
 
+    async def try_login(self, key: TokenKey, user_agent: str) -> None:
+        """Ask for a token and forget it. Raises as `get`; asks at once, whatever was refused before."""
+        async with self._limited(key):
+            self._read(key, await self._answer(key, (("User-Agent", user_agent),)))
+
+    @contextlib.asynccontextmanager
+    async def _limited(self, key: TokenKey) -> AsyncIterator[None]:
+        """Ask within the time that a client waits. Raises `UpstreamUnavailable` when it is over."""
+        before = for_inside.set(False)
+        try:
+            async with asyncio.timeout(TOKEN_LIMIT_S):
+                # A registry of our own network has its token server there, too.
+                is_other = key.realm.host != key.registry.host
+                for_inside.set(is_other and await self._upstream.is_inside(key.registry))
+                yield
+        except TimeoutError:
+            raise UpstreamUnavailable(f"{key.realm.origin} gave no token in {TOKEN_LIMIT_S:g} s", TimedOut()) from None
+        finally:
+            for_inside.reset(before)
+
     async def _ask(self, key: TokenKey) -> Token:
         now_s = self._clock()
         rest = self._rests.get(key)
@@ -152,10 +172,7 @@ class Tokens:
             # A new one each time: a traceback would grow on one that is raised again and again.
             raise _copied(rest.error) from rest.error.__cause__
         try:
-            async with asyncio.timeout(TOKEN_LIMIT_S):
-                # A registry of our own network has its token server there, too.
-                is_other = key.realm.host != key.registry.host
-                for_inside.set(is_other and await self._upstream.is_inside(key.registry))
+            async with self._limited(key):
                 answer = await self._answer(key)
             token = self._read(key, answer)
         except TokenRefused as error:
@@ -165,10 +182,6 @@ class Tokens:
         except UpstreamUnavailable as error:
             self._rest(key, error, FAILURE_REST_S)
             raise
-        except TimeoutError:
-            late = UpstreamUnavailable(f"{key.realm.origin} gave no token in {TOKEN_LIMIT_S:g} s", TimedOut())
-            self._rest(key, late, FAILURE_REST_S)
-            raise late from None
         self._rests.pop(key, None)
         self._tokens[key] = token
         return token
@@ -179,21 +192,22 @@ class Tokens:
         # A `Retry-After` that `_read` has set stands.
         self._rests[key] = _Rest(error, until_s if earlier is None else max(until_s, earlier.until_s))
 
-    async def _answer(self, key: TokenKey) -> Answer:
+    async def _answer(self, key: TokenKey, fields: tuple[tuple[str, str], ...] = ()) -> Answer:
         """Ask by the form that the credential needs, and by the other one where the server does not know it."""
         credential = key.credential
         if credential is not None and credential.identity_token:
-            answer = await self._send(post_request(key))
+            answer = await self._send(post_request(key), fields)
             if answer.status not in (400, 401, 404, 405) or not credential.password:
                 return answer
-            return await self._send(get_request(key))
-        answer = await self._send(get_request(key))
+            return await self._send(get_request(key), fields)
+        answer = await self._send(get_request(key), fields)
         if answer.status in (404, 405) and credential is not None:
-            return await self._send(post_request(key))
+            return await self._send(post_request(key), fields)
         return answer
 
-    async def _send(self, request: UpstreamRequest) -> Answer:
+    async def _send(self, request: UpstreamRequest, fields: tuple[tuple[str, str], ...]) -> Answer:
         try:
+            request = replace(request, headers=(*request.headers, *fields))
             return await self._upstream.ask(request, TOKEN_ANSWER_LIMIT_BYTES)
         except AnswerTooLarge as error:
             raise UpstreamUnavailable(f"{error}, which is no token", Status(502), passing=False) from error

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from regproxy.policy.adoption import OldCache
+from regproxy.policy.precedence import Precedence
 
 _UNIT_S = {
     "years": 365 * 86400,
@@ -99,6 +100,14 @@ def parse_old_cache(text: str) -> OldCache:
         return OldCache(text.strip().lower())
     except ValueError:
         raise ValueError(f"not one of {', '.join(OldCache)}") from None
+
+
+def parse_precedence(text: str) -> Precedence:
+    """Return whose credentials come first."""
+    try:
+        return Precedence(text.strip().lower())
+    except ValueError:
+        raise ValueError(f"not one of {', '.join(Precedence)}") from None
 
 
 def parse_path(text: str) -> Path:

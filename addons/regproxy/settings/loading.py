@@ -12,6 +12,7 @@ from pathlib import Path
 from regproxy.policy.credentials import Credential
 from regproxy.policy.interception import HostPattern, is_intercepted
 from regproxy.policy.mappings import UpstreamMapping
+from regproxy.policy.precedence import Precedence
 from regproxy.policy.proxy_logins import ProxyLogin
 from regproxy.policy.tiers import Tier, TierName
 from regproxy.policy.upstream_proxy import ForwardProxy, ProxyException, ProxyPlan
@@ -76,6 +77,7 @@ class _Reader:
             registries=self._registries(credentials),
             credentials=credentials,
             auth_config_file=self._optional_path("AUTH_CONFIG_FILE"),
+            auth_precedence=self._auth_precedence(),
             verify_ssl=self._flag("VERIFY_SSL"),
             verify_ssl_except=self._list("VERIFY_SSL_EXCEPT", _parse_host, self.errors),
             upstream_ca_file=self._optional_path("UPSTREAM_CA_FILE"),
@@ -227,6 +229,19 @@ class _Reader:
         if raw is not None and grammar.is_true(grammar.strip_quotes(raw.text)):
             reason = BY_VARIABLE["SLOW_TIER_ENABLED"].meaning.partition(": ")[2]
             self._warnings.append(raw.problem(f"no effect: {reason}; give CACHE_MAX_SIZE the room of both caches"))
+
+    def _auth_precedence(self) -> Precedence:
+        """Return AUTH_PRECEDENCE, or what the fork's ALLOW_OWN_AUTH means."""
+        named = self._value("AUTH_PRECEDENCE", grammar.parse_precedence)
+        own = self._sources.find("ALLOW_OWN_AUTH")
+        if own is None:
+            return named
+        meant = Precedence.CLIENT if self._flag("ALLOW_OWN_AUTH") else Precedence.PROXY
+        if self._sources.find("AUTH_PRECEDENCE") is None:
+            return meant
+        if (named is Precedence.PROXY) is not (meant is Precedence.PROXY):
+            self._warnings.append(own.problem(f"no effect: AUTH_PRECEDENCE={named} says otherwise"))
+        return named
 
     def _credentials(self) -> tuple[Credential, ...]:
         raw = self._sources.get("AUTH_REGISTRIES")

@@ -12,6 +12,7 @@ from regproxy.policy.adoption import OldCache
 from regproxy.policy.credentials import Credential
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
+from regproxy.policy.precedence import Precedence
 from regproxy.policy.proxy_logins import ProxyLogin
 from regproxy.policy.tiers import Tier
 from regproxy.policy.upstream_proxy import ProxyPlan
@@ -64,6 +65,8 @@ class Settings:
     credentials: tuple[Credential, ...]
     auth_config_file: Path | None
     """Docker's config.json, or a directory with it or with a Kubernetes `.dockerconfigjson`."""
+    auth_precedence: Precedence
+    """Whose credentials come first, a client's own or the operator's."""
     verify_ssl: bool
     verify_ssl_except: tuple[HostPattern, ...]
     """Upstreams whose certificates are not verified although `verify_ssl` is on."""

@@ -116,6 +116,18 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         meaning="Docker's `config.json`, or the folder of a mounted Kubernetes secret; read again when it changes",
     ),
     Setting(
+        variable="AUTH_PRECEDENCE",
+        default="client",
+        meaning="Whose login a read shows: `client` its own if it has one; `client-then-proxy` ours after its own was "
+        "refused; `proxy` ours wherever there is one",
+    ),
+    Setting(
+        variable="ALLOW_OWN_AUTH",
+        in_yaml="",
+        default_note="as `AUTH_PRECEDENCE`",
+        meaning="A fork's name: `false` is `AUTH_PRECEDENCE=proxy`, `true` is `client`; `AUTH_PRECEDENCE` wins over it",
+    ),
+    Setting(
         variable="VERIFY_SSL",
         default="true",
         meaning="Verify the certificates of upstreams; any other text than `true` turns it off for all",

@@ -34,6 +34,7 @@ ORDER = [
     "registry-push-bypass",
     "registry-auth-injector",
     "registry-client-tokens",
+    "registry-stale-logins",
     "registry-ping",
     "registry-manifest-cache",
     "registry-blob-cache",
