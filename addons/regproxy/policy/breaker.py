@@ -14,7 +14,7 @@ from typing import assert_never
 ERRORS_BEFORE_OPEN = 5
 """So many 5xx in a row are an outage: one of them may be about one image."""
 
-PROBE_INTERVAL_S = 5.0
+PROBE_INTERVAL_S = 2.0
 """Least time between two probes that nobody needs: a host that is back is found within it, if it is asked for."""
 
 REST_S = 1.0
