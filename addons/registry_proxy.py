@@ -11,7 +11,8 @@ What happens to one pull, from `CONNECT` to the last byte:
 3. A request to the proxy's own address is answered by `setup_responder`.
 4. A write is refused or streamed through by `push_bypass`.
 5. `auth_injector` adds the operator's credentials when the client brings none. Our own requests to registries log in by
-    themselves, with tokens where those are wanted (`origin.logins`).
+    themselves, with tokens where those are wanted (`origin.logins`). Who the client is, by its own login or the login
+    that its token was given to, is known from `client_tokens`.
 6. `/v2/`, the first request of every pull, is answered by `ping`, also when the registry is down.
 7. A manifest is answered by `manifest_cache`: by digest for good, by tag for its tier's time, revalidated by HEAD,
     stale in an outage.
@@ -35,6 +36,7 @@ from regproxy.stack.access_log import AccessLog
 from regproxy.stack.auth_injector import AuthInjector
 from regproxy.stack.blob_cache import BlobCache
 from regproxy.stack.client_login import ClientLogin
+from regproxy.stack.client_tokens import ClientTokens
 from regproxy.stack.core import Core
 from regproxy.stack.interception import Interception
 from regproxy.stack.manifest_cache import ManifestCache
@@ -66,6 +68,7 @@ addons = [
     SetupResponder(_core),
     PushBypass(_core),
     AuthInjector(_core),
+    ClientTokens(_core),
     _ping,
     _manifests,
     _blobs,

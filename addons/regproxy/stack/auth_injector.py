@@ -13,8 +13,8 @@ from mitmproxy import http
 
 from regproxy.oci.endpoint import V1, Blob, BlobUpload, Catalog, Manifest, Other, Ping, Referrers, Tags
 from regproxy.policy.credentials import Credential, authorization_of, repository_of_scope
-from regproxy.policy.realms import is_anonymous_bearer
 from regproxy.stack.answers import first_value
+from regproxy.stack.client_identities import is_own_token
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import Exchange, exchange_of, unanswered
 from regproxy.stack.passed_reads import repository_read
@@ -34,12 +34,14 @@ class AuthInjector:
         if exchange is None:
             return
         own = first_value(flow.request.headers, "authorization")
+        exchange.client = await self._core.identities.of(own)
         # Contract A2: a token that was given to nobody in particular is no login of the client's.
         is_read = repository_read(flow.request.method, exchange.endpoint) is not None
-        is_replaceable = own is None or (is_read and is_anonymous_bearer(own))
+        is_replaceable = own is None or (is_read and exchange.client.is_nobody)
         credential = await self._of_operator(flow, exchange) if is_replaceable else None
-        if credential is not None:
+        if credential is not None or (own is not None and is_own_token(own)):
             own = None
+            flow.request.headers.pop("authorization", None)
         exchange.client_has_credentials = own is not None
         exchange.credential = credential
         exchange.authorization = authorization_of(credential) if credential is not None else own

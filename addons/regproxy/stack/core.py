@@ -7,7 +7,9 @@ from regproxy.engine.nameservers import lookup_at
 from regproxy.origin.authorized import AuthorizedUpstream
 from regproxy.origin.credential_source import CredentialSource
 from regproxy.origin.resolver import Lookup, system_lookup
+from regproxy.policy.identities import IdentityKey
 from regproxy.settings import Settings
+from regproxy.stack.client_identities import ClientIdentities
 from regproxy.stack.credentials import credential_source, intercepting
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
@@ -27,6 +29,7 @@ class Core:
         self._store: Store | None = None
         self._upstream: AuthorizedUpstream | None = None
         self._authority: Authority | None = None
+        self._identities: ClientIdentities | None = None
         self._store_failed = False
         self.own_ports: set[int] = set()
         """The proxy's port and those of its web interface: what nobody may reach through the proxy."""
@@ -43,6 +46,7 @@ class Core:
     def start(self, store: Store, upstream: AuthorizedUpstream, authority: Authority) -> None:
         """Set what was opened: from now on requests can be answered."""
         self._store, self._upstream, self._authority = store, upstream, authority
+        self._identities = ClientIdentities(IdentityKey(store.identity_key))
 
     @property
     def ready(self) -> bool:
@@ -78,6 +82,12 @@ class Core:
         """Our CA."""
         assert self._authority is not None
         return self._authority
+
+    @property
+    def identities(self) -> ClientIdentities:
+        """Who the clients are."""
+        assert self._identities is not None
+        return self._identities
 
     def store_failed(self, error: StoreError | OSError) -> None:
         """Say once, loudly, that the store does not work; the pulls go on without it."""

@@ -10,6 +10,7 @@ from regproxy.oci.endpoint import Endpoint
 from regproxy.oci.names import Registry
 from regproxy.origin.trace import Trace
 from regproxy.policy.credentials import Credential
+from regproxy.policy.identities import NOBODY, Identity
 from regproxy.policy.tiers import RequestClass
 
 
@@ -45,6 +46,8 @@ class Exchange:
     request_class: RequestClass
     authorization: str | None = field(default=None, repr=False)
     """What is sent upstream: the client's own, or the operator's."""
+    client: Identity = NOBODY
+    """Who asks, by what the client itself sent."""
     client_has_credentials: bool = False
     """Whether the authorization is the client's own."""
     credential: Credential | None = None

@@ -22,6 +22,7 @@ from regproxy.store.errors import StoreError, translated
 from regproxy.store.eviction import Usage
 from regproxy.store.flights import Fetch, Flights
 from regproxy.store.hot import HotRecords, StoredManifest
+from regproxy.store.identity_key import read_or_make
 from regproxy.store.ingest import Ingest
 from regproxy.store.layout import Layout
 from regproxy.store.ledger import Ledger
@@ -92,6 +93,8 @@ class Store:
         self._flights: Flights | None = None
         self._doubts = Doubts()
         self._hot = HotRecords()
+        self.identity_key = b""
+        """With which clients' logins are hashed; there when the store is open."""
         self.forgotten_tags = 0
         """Grows with every tag that is forgotten, so that an answer from before is not recorded after."""
 
@@ -103,6 +106,7 @@ class Store:
     def open(self) -> None:
         """Make or check the directory and open the index. Blocks; StoreError says what to do about it."""
         self._layout.prepare()
+        self.identity_key = read_or_make(self._layout.identity_key)
         now_s = self._clock()
         self._ledger = ledger = Ledger(
             self._layout,

@@ -64,6 +64,11 @@ class Layout:
         """There while the store is open; its modification time says when the store was last known alive."""
         return self.directory / "running"
 
+    @property
+    def identity_key(self) -> Path:
+        """The key with which clients' logins are hashed."""
+        return self.directory / "identity.key"
+
     def prepare(self) -> None:
         """Make the directories and prove that they can be written; StoreError names the directory and the user."""
         try:

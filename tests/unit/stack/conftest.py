@@ -16,7 +16,7 @@ from regproxy.engine.authority import load_or_create
 from regproxy.engine.http_layer import Door
 from regproxy.origin.authorized import AuthorizedUpstream
 from regproxy.settings import load_settings
-from regproxy.stack import manifests
+from regproxy.stack import client_identities, manifests
 from regproxy.stack.auth_injector import AuthInjector
 from regproxy.stack.core import Core
 from regproxy.stack.interception import Interception
@@ -117,9 +117,15 @@ def make_flow(
     return flow
 
 
+async def at_once[Result](call: Callable[..., Result], *arguments: object) -> Result:
+    """Do without a thread: in the place of `asyncio.to_thread`."""
+    return call(*arguments)
+
+
 @pytest.fixture
-def ask(registry: Registry) -> Callable[..., http.HTTPFlow]:
+def ask(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Callable[..., http.HTTPFlow]:
     """Return what makes a request to the registry that has passed the stack up to the caches."""
+    monkeypatch.setattr(client_identities, "to_thread", at_once)
 
     def make(core: Core, path: str, method: str = "GET", **headers: str) -> http.HTTPFlow:
         fields = {field.replace("_", "-"): value for field, value in headers.items()}

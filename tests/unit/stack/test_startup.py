@@ -33,6 +33,7 @@ ORDER = [
     "registry-setup-responder",
     "registry-push-bypass",
     "registry-auth-injector",
+    "registry-client-tokens",
     "registry-ping",
     "registry-manifest-cache",
     "registry-blob-cache",
