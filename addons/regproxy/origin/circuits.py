@@ -67,6 +67,15 @@ class Circuits:
             case Verdict.WAIT | Verdict.REFUSE:
                 raise self._away(origin)
 
+    def admit_other(self, origin: str) -> "Admission":
+        """Let a request out that another client than ours sends. Raises `UpstreamAway`.
+
+        It is no probe: nobody here limits how long it takes, and others would wait for it.
+        """
+        if breaker.admit(self.state(origin), Need.REQUIRED, self._clock()) is Verdict.REFUSE:
+            raise self._away(origin)
+        return Admission(self, origin, is_probe=False)
+
     def change(self, origin: str, change: Callable[[Circuit], Circuit]) -> None:
         """Replace a circuit, and say when it opens or closes."""
         before = self.state(origin)
@@ -121,7 +130,7 @@ class Circuits:
         match before, after:
             case Closed(), Open(outage):
                 logger.warning(
-                    "%s: until %s answers again, what is stored is served without asking it", outage.reason, origin
+                    "%s; what is stored is served without asking until %s answers again", outage.reason, origin
                 )
             case ((Open(outage) | HalfOpen(outage)), Closed()):
                 logger.info("%s answers again after %.0f s", origin, self._clock() - outage.since_s)
