@@ -11,6 +11,7 @@ from contextlib import nullcontext
 
 from regproxy.oci.descriptor import Descriptor
 from regproxy.oci.digest import Digest
+from regproxy.oci.media_types import is_accepted
 from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.errors import AnswerTooLarge, UpstreamUnavailable
 from regproxy.origin.patience import within
@@ -85,6 +86,7 @@ class ManifestSource:
 
     async def _ask(self, pull: Pull, record: TagRecord | None) -> Served:
         fallback = None if record is None else await self._last_good(pull, record)
+        fallback = fallback or await self._last_good_of_others(pull)
         try:
             async with within(REVALIDATION_LIMIT_S, Need.OPTIONAL) if fallback is not None else nullcontext():
                 served = await self._from_registry(pull, record)
@@ -185,6 +187,26 @@ class ManifestSource:
         if served is None and record.previous is not None:
             served = await self._recorded(pull, TagRecord(record.previous, record.checked_at_s), CacheStatus.STALE)
         return served
+
+    async def _last_good_of_others(self, pull: Pull) -> Served | None:
+        """Return what clients that accept other types have got for a tag, if this one accepts it, too.
+
+        In an outage an image that one kind of client has pulled is there for all of them.
+        """
+        if isinstance(pull.manifest.reference, Digest):
+            return None
+        key = pull.tag_key
+        try:
+            records = await self._core.store.tag_records(key.registry, key.name, key.tag)
+        except StoreError as error:
+            self._core.store_failed(error)
+            return None
+        for record in records:
+            if is_accepted(record.descriptor.media_type, pull.accepted):
+                served = await self._recorded(pull, record, CacheStatus.STALE)
+                if served is not None:
+                    return served
+        return None
 
     async def _recorded(self, pull: Pull, record: TagRecord, status: CacheStatus) -> Served | None:
         """Serve what a record points to. A HEAD needs the record only."""
