@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import urlencode
@@ -155,10 +156,14 @@ class TestBreaker:
         client.get(MANIFEST_URL, {"Accept": MANIFEST})
         assert OPENED in proxy.log
         origin.start()
-        time.sleep(1.1)  # what a failure stands for
-        assert client.get(f"https://{NAME}/v2/warm/app/manifests/{image.digest}", {"Accept": MANIFEST}).status == 200
-        blobs = [client.get(f"https://{NAME}/v2/warm/app/blobs/{digest}").status for digest in image.blobs]
-        assert set(blobs) == {200}
+        other = f"https://{NAME}/v2/warm/other/manifests/"
+        for number in range(5):
+            origin.serve(f"/v2/warm/other/manifests/{number}", Reply(b"{}", headers={"Content-Type": MANIFEST}))
+        urls = [f"https://{NAME}/v2/warm/app/blobs/{digest}" for digest in image.blobs]
+        urls += [f"{other}{number}" for number in range(5)]
+        with ThreadPoolExecutor(len(urls)) as pool:
+            answers = list(pool.map(lambda url: client.get(url, {"Accept": MANIFEST}), urls))
+        assert {answer.status for answer in answers} == {200}
         assert CLOSED in proxy.log
 
     def test_a_cold_miss_in_an_outage_is_told_since_when(
@@ -314,10 +319,8 @@ def offline(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Offl
     login = {"AUTH_REGISTRIES": f"{NAME}:{USERNAME}:{PASSWORD}", "ALLOW_PUSH": "true"}
     lab.auth.stop()
     try:
+        image = make_image(directory / "image", seed="", layers=2, layer_bytes=1000, architectures=("amd64",))
         with lab.proxy(directory / "proxy", login) as proxy:
-            image = make_image(
-                directory / "image", seed="offline", layers=2, layer_bytes=1000, architectures=("amd64",)
-            )
             with lab.origin(NAME) as origin:
                 origin.serve_image("warm/app", "latest", image)
                 proxy.skopeo().pull(f"{NAME}/warm/app:latest", directory / "pulled")
