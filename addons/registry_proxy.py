@@ -14,13 +14,14 @@ What happens to one pull, from `CONNECT` to the last byte:
     requests to registries log in by themselves, with tokens where those are wanted (`origin.logins`). Who the client
     is, by its own login or the login that its token was given to, is known from `client_tokens`. `stale_logins` lets
     clients go on whose login is refused, where the operator's counts.
-6. `/v2/`, the first request of every pull, is answered by `ping`, also when the registry is down.
+6. `/v2/`, the first request of every pull, is answered by `ping`, also when the registry is down; the request for a
+    token that may follow by `token_requests`, also when the token server is down.
 7. A manifest is answered by `manifest_cache`: by digest for good, by tag for its tier's time, revalidated by HEAD,
     stale in an outage.
 8. A blob is answered by `blob_cache`: from its file, or from the download that is filling it. `sender` moves the
     bytes.
 9. Lists and other small reads are asked for by `passed_reads`. What nobody answered goes to the registry through
-    mitmproxy and streams back; `upstream_route` chooses its way.
+    mitmproxy and streams back, unless the registry is known to be down (`passed_on`); `upstream_route` chooses its way.
 10. `access_log` writes one line.
 
 A connection begins at the `front_door` (`warm_connection`), which does all this by itself as long as what is asked for
@@ -41,12 +42,14 @@ from regproxy.stack.client_tokens import ClientTokens
 from regproxy.stack.core import Core
 from regproxy.stack.interception import Interception
 from regproxy.stack.manifest_cache import ManifestCache
+from regproxy.stack.passed_on import PassedOn
 from regproxy.stack.passed_reads import PassedReads
 from regproxy.stack.ping import RegistryPing
 from regproxy.stack.push_bypass import PushBypass
 from regproxy.stack.setup_responder import SetupResponder
 from regproxy.stack.stale_logins import StaleLogins
 from regproxy.stack.startup import Startup
+from regproxy.stack.token_requests import TokenRequests
 from regproxy.stack.upstream_route import UpstreamRoute
 from regproxy.stack.warm_reads import WarmReads
 
@@ -73,8 +76,10 @@ addons = [
     ClientTokens(_core),
     StaleLogins(_core),
     _ping,
+    TokenRequests(_core),
     _manifests,
     _blobs,
+    PassedOn(_core),
     PassedReads(_core),
     UpstreamRoute(_core, _interception),
     AccessLog(_core),

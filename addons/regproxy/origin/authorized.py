@@ -38,6 +38,7 @@ class AuthorizedUpstream(Upstream):
 
         Raises `UpstreamUnavailable`, also when the registry wants a token and its token server gives no answer.
         """
+        self.refuse_early(request.url)
         async with AsyncExitStack() as stack:
             if request.access is not None:
                 response = await self._logged_in(stack, request, request.access)

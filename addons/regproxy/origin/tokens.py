@@ -5,7 +5,6 @@ token server is not followed: the request may carry a password. What a server re
 at once, for Docker Hub locks accounts that fail repeatedly (spec upstreams 3.1).
 """
 
-import asyncio
 import contextlib
 import time
 from collections import OrderedDict
@@ -15,10 +14,12 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import quote, urlencode
 
 from regproxy.origin.client import Upstream, UpstreamRequest
-from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
+from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamAway, UpstreamUnavailable
+from regproxy.origin.patience import limit_s, patience, within
 from regproxy.origin.resolver import for_inside
 from regproxy.origin.single_flight import SingleFlight
 from regproxy.origin.token_answers import parse_token_answer
+from regproxy.policy.breaker import Need
 from regproxy.policy.credentials import Credential, basic_header
 from regproxy.policy.freshness import Status, TimedOut, stale_allowed
 from regproxy.policy.realms import Realm
@@ -113,7 +114,7 @@ class Tokens:
         self._clock = clock
         self._tokens: Bounded[TokenKey, Token] = Bounded()
         self._rests: Bounded[TokenKey, _Rest] = Bounded()
-        self._flights: SingleFlight[TokenKey, Token] = SingleFlight()
+        self._flights: SingleFlight[tuple[TokenKey, Need], Token] = SingleFlight()
 
     def known(self, key: TokenKey) -> Token | None:
         """Return a token that needs no new one yet."""
@@ -132,7 +133,8 @@ class Tokens:
         if token is not None:
             return token
         try:
-            return await self._flights.run(key, lambda: self._ask(key))
+            # Who can do without waits for no one that has more patience.
+            return await self._flights.run((key, patience.get().need), lambda: self._ask(key))
         except UpstreamUnavailable:
             token = self._tokens.get(key)
             if token is not None and self._clock() < token.ends_at_s:
@@ -155,13 +157,13 @@ class Tokens:
         """Ask within the time that a client waits. Raises `UpstreamUnavailable` when it is over."""
         before = for_inside.set(False)
         try:
-            async with asyncio.timeout(TOKEN_LIMIT_S):
+            async with within(limit_s(TOKEN_LIMIT_S), patience.get().need):
                 # A registry of our own network has its token server there, too.
                 is_other = key.realm.host != key.registry.host
                 for_inside.set(is_other and await self._upstream.is_inside(key.registry))
                 yield
         except TimeoutError:
-            raise UpstreamUnavailable(f"{key.realm.origin} gave no token in {TOKEN_LIMIT_S:g} s", TimedOut()) from None
+            raise UpstreamUnavailable(f"{key.realm.origin} gave no token in time", TimedOut()) from None
         finally:
             for_inside.reset(before)
 
@@ -179,6 +181,8 @@ class Tokens:
             wrong_password = key.credential is not None and error.status == 401
             self._rest(key, error, CREDENTIAL_REST_S if wrong_password else REFUSAL_REST_S)
             raise
+        except UpstreamAway:
+            raise  # it was not asked: there is nothing to rest from
         except UpstreamUnavailable as error:
             self._rest(key, error, FAILURE_REST_S)
             raise
