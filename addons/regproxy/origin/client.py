@@ -21,6 +21,7 @@ from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
 from regproxy.origin.observer import Observer, trace_config
 from regproxy.origin.resolver import AddressForbiddenError, CheckedResolver, Lookup, system_lookup
 from regproxy.origin.trace import Attempt, Trace
+from regproxy.policy.credentials import Credential
 from regproxy.policy.freshness import ConnectionFailed, TimedOut
 from regproxy.policy.interception import HostPattern, find_pattern
 from regproxy.policy.mappings import UpstreamMapping, find_mapping
@@ -74,6 +75,10 @@ class UpstreamRequest:
     """What the proxy may add of its own (`origin.logins`); None sends the headers as they are."""
     body: bytes | None = field(default=None, repr=False)
     follow_redirects: bool = True
+    owner: Credential | None = field(default=None, compare=False, repr=False)
+    """The operator's login that the request itself carries; what is counted is counted as its."""
+    dispensable: bool = False
+    """Whether a stored answer can stand in: then it is not asked while a quota is low (`policy.quota`)."""
 
     def __repr__(self) -> str:
         """Leave the headers out: they may hold a credential."""

@@ -84,6 +84,8 @@ class Settings:
     enable_manifest_cache: bool
     tiers: tuple[Tier, ...]
     """Tag tiers in the order in which they are tried; the last one, `default`, takes every tag."""
+    not_found_s: float
+    """How long a 404 for a manifest or blob is not asked about again; 0 asks each time."""
     allow_push: bool
     allow_push_with_own_auth: bool
     """True: pushes of clients that send an Authorization pass through."""

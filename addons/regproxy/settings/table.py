@@ -184,6 +184,12 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
     ),
     Setting(variable="MANIFEST_CACHE_DEFAULT_TIME", default="1h", meaning="How long all other tags are fresh"),
     Setting(
+        variable="NOT_FOUND_TIME",
+        default="10s",
+        meaning="How long a tag, manifest or blob that the registry does not have is not asked for again; "
+        "0 to `60s`; a push through the proxy ends it",
+    ),
+    Setting(
         variable="ALLOW_PUSH", default="false", meaning="`true`: pushes pass through; else writing methods get 405"
     ),
     Setting(

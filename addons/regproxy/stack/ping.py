@@ -20,12 +20,11 @@ from dataclasses import dataclass
 from mitmproxy import http
 
 from regproxy.oci.endpoint import Ping
-from regproxy.oci.errors import ErrorCode
 from regproxy.oci.names import Registry
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
 from regproxy.policy.credentials import Credential
 from regproxy.policy.freshness import Status, stale_allowed
-from regproxy.stack.answers import answer, oci_error, relay
+from regproxy.stack.answers import answer, relay, status_for, unavailable
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
 from regproxy.stack.manifests import REVALIDATION_LIMIT_S
@@ -101,7 +100,7 @@ class RegistryPing:
         except (UpstreamUnavailable, AnswerTooLarge) as error:
             exchange.error = str(error)
             if has_credentials:
-                flow.response = oci_error(503, ErrorCode.UNAVAILABLE, f"{error}: the credentials cannot be checked now")
+                flow.response = _not_checked(error)
         else:
             if not has_credentials and flow.request.method == "GET" and _is_lasting(upstream):
                 self._remember(exchange.registry, upstream, opener)
@@ -141,6 +140,13 @@ class RegistryPing:
     async def _send(self, flow: http.HTTPFlow, exchange: Exchange, *, takes_tokens: bool) -> Answer:
         request = ping_request(flow, exchange, takes_tokens=takes_tokens)
         return await self._core.upstream.ask(request, BODY_LIMIT_BYTES)
+
+
+def _not_checked(error: UpstreamUnavailable | AnswerTooLarge) -> http.Response:
+    reason = f"{error}: the credentials cannot be checked now"
+    if isinstance(error, AnswerTooLarge):
+        return unavailable(503, reason)
+    return unavailable(status_for(error.failure, 503), reason, error.retry_at_s)
 
 
 def _is_lasting(upstream: Answer) -> bool:

@@ -20,10 +20,11 @@ from regproxy.origin.ecr import EcrLogins
 from regproxy.origin.errors import UpstreamUnavailable
 from regproxy.origin.logins import Logins
 from regproxy.origin.resolver import AddressForbiddenError, CheckedResolver, for_inside
-from regproxy.origin.tokens import CREDENTIAL_REST_S, REFUSAL_REST_S, TOKEN_ANSWER_LIMIT_BYTES, Tokens, retry_after_s
+from regproxy.origin.tokens import CREDENTIAL_REST_S, REFUSAL_REST_S, TOKEN_ANSWER_LIMIT_BYTES, Tokens
 from regproxy.policy.credentials import Credential, basic_header
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
+from regproxy.policy.quota import retry_after_s
 from regproxy.policy.redirects import Url
 from unit.origin.conftest import OPTIONS, Serve
 from unit.origin.token_world import Speak, World, says
