@@ -57,12 +57,9 @@ class NotFound:
 
     def keep(self, absent: Absent, answer: Answer, *, method: str, writes: int) -> None:
         """Remember an answer if it is a 404; `writes` is what `NotFound.writes` was when the question was asked."""
-        if (
-            answer.status == 404
-            and self._lifetime_s
-            and writes == self.writes
-            and len(answer.body) <= LARGEST_BODY_BYTES
-        ):
+        if answer.status != 404 or len(answer.body) > LARGEST_BODY_BYTES:
+            return
+        if self._lifetime_s and writes == self.writes:
             self._known[absent] = _Known(answer, method, self._clock() + self._lifetime_s)
 
     def forget(self, absent: Absent) -> None:
