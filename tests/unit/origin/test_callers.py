@@ -34,14 +34,12 @@ def test_a_client_is_not_the_operator_of_the_same_name() -> None:
     assert callers.of_client(basic_header(ALICE)) == callers.of_client(basic_header(ALICE))
 
 
-def test_a_token_is_whose_it_says() -> None:
-    """Clients fetch a new one for each pull; the account is the same, the fingerprint is not."""
+def test_a_token_is_not_believed() -> None:
+    """Who shows another one is another client, whatever it says: nobody here can check its signature."""
     callers = Callers()
-    first, second = token(sub="alice", iss="hub", jti="1"), token(sub="alice", iss="hub", jti="2")
-    assert callers.of_client(first) == callers.of_client(second)
-    assert callers.of_client(first) != callers.of_client(token(sub="bob", iss="hub"))
-    assert callers.of_client(first) != callers.of_client(token(sub="alice", iss="other"))
-    assert callers.fingerprint(first) != callers.fingerprint(second)
+    first, second = token(sub="alice", jti="1"), token(sub="alice", jti="2")
+    assert callers.of_client(first) == callers.of_client(first)
+    assert callers.of_client(first) != callers.of_client(second)
 
 
 def test_a_token_for_nobody_is_anonymous() -> None:
