@@ -139,7 +139,7 @@ def test_a_registry_that_never_answers_is_waited_for_only_briefly(
 @pytest.fixture(scope="module")
 def client(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """Yield a client of one proxy for all statuses; each test pulls its own good answer first."""
-    with lab.proxy(tmp_path_factory.mktemp("statuses")) as proxy:
+    with lab.proxy(tmp_path_factory.mktemp("statuses"), {"NOT_FOUND_TIME": "0"}) as proxy:
         yield proxy.client()
 
 
