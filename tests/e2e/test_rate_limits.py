@@ -93,6 +93,16 @@ class TestTooManyRequests:
         assert 2000 < int(again.header("Retry-After")) <= 3000
         assert json.loads(again.body)["errors"][0]["code"] == "TOOMANYREQUESTS"
 
+    def test_a_blob_is_refused_the_same_way(self, proxy: Proxy, origin: Origin) -> None:
+        """First in the registry's words, then in ours, with what is left of the time; nothing more is asked."""
+        path = f"/v2/limits/blob/blobs/sha256:{'1' * 64}"
+        origin.serve(path, Reply(b"busy", 429, dict([LONG])), Reply(b"content"))
+        first, again = (proxy.client().get(f"https://{origin.name}{path}") for _ in range(2))
+        assert (first.status, first.body, first.header("Retry-After")) == (429, b"busy", "3000")
+        assert (again.status, json.loads(again.body)["errors"][0]["code"]) == (429, "TOOMANYREQUESTS")
+        assert 2000 < int(again.header("Retry-After")) <= 3000
+        assert origin.log.count(path_contains=path) == 1
+
     def test_it_is_asked_again_when_the_time_is_over(self, proxy: Proxy, origin: Origin) -> None:
         """Within it the stored answer is served at once, then the registry's."""
         path = "/v2/limits/over/manifests/latest"
