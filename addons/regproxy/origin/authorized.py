@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
+from regproxy.origin.callers import Caller, Callers
 from regproxy.origin.client import Response, Upstream, UpstreamOptions, UpstreamRequest
 from regproxy.origin.errors import UpstreamUnavailable
 from regproxy.origin.logins import CredentialSource, Logins, Shown
 from regproxy.origin.observer import Observer
+from regproxy.origin.quota import Quotas
 from regproxy.origin.refused_logins import RefusedLogins
 from regproxy.origin.tokens import Tokens
 from regproxy.policy.interception import HostPattern
@@ -31,6 +33,8 @@ class AuthorizedUpstream(Upstream):
         super().__init__(options, observer)
         self.logins = Logins(Tokens(self), credentials, trusted)
         self._refused = RefusedLogins()
+        self.quotas = Quotas()
+        self.callers = Callers()
 
     @contextlib.asynccontextmanager
     async def send(self, request: UpstreamRequest) -> AsyncIterator[Response]:
@@ -45,7 +49,7 @@ class AuthorizedUpstream(Upstream):
             elif request.fallback is not None:
                 response = await self._own_first(stack, request, request.fallback)
             else:
-                response = await stack.enter_async_context(super().send(request))
+                response = await self._counted(stack, request, self._caller_of(request))
             if request.trace is not None:
                 request.trace.opener = opener_text(response.opened_by, response.credential)
             yield response
@@ -62,12 +66,33 @@ class AuthorizedUpstream(Upstream):
                     self.logins.refused(request.url, second)
         return response
 
+    async def _counted(self, stack: AsyncExitStack, request: UpstreamRequest, caller: Caller) -> Response:
+        """Send a request on an account, if its limits allow it, and take note of the answer."""
+        self.quotas.check(request.url, request.method, caller, dispensable=request.dispensable)
+        response = await stack.enter_async_context(super().send(request))
+        self.quotas.observe(
+            request.url,
+            request.method,
+            caller,
+            status=response.status,
+            fields=response.headers,
+            answered_by=str(response.url.origin()),
+        )
+        return response
+
+    def _caller_of(self, request: UpstreamRequest) -> Caller:
+        """Return the account of a request that carries its own authorization, or none."""
+        if request.owner is not None:
+            return self.callers.of_operator(request.owner)
+        shown = next((value for name, value in request.headers if name == "Authorization"), None)
+        return self.callers.of_client(shown)
+
     async def _showing(self, stack: AsyncExitStack, request: UpstreamRequest, shown: Shown) -> Response:
         if shown.header is not None:
             headers = (*request.headers, ("Authorization", shown.header))
             opened_by = OpenedBy.NOBODY if shown.credential is None else OpenedBy.OPERATOR
             request = replace(request, headers=headers, opened_by=opened_by)
-        response = await stack.enter_async_context(super().send(request))
+        response = await self._counted(stack, request, self.callers.of_operator(shown.credential))
         response.credential = shown.credential
         return response
 
@@ -78,7 +103,7 @@ class AuthorizedUpstream(Upstream):
             ours = await self._opened_by_ours(stack, request, access)
             if ours is not None:
                 return ours
-        response = await stack.enter_async_context(super().send(request))
+        response = await self._counted(stack, request, self._caller_of(request))
         if was_refused or response.status not in FALLBACK_STATUSES or not _is_registrys(response, request.url):
             return response
         if response.status == 401:

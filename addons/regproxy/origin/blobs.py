@@ -8,6 +8,7 @@ and only what is missing is asked for (RFC 9110 section 14.2). Verification and 
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 from functools import partial
 
@@ -74,10 +75,11 @@ async def fill(
         if _missing_bytes(sink) != missing_bytes:
             progress_at_s, missing_bytes, pause_s = loop.time(), _missing_bytes(sink), FIRST_PAUSE_S
         budget_s = FIRST_BYTE_BUDGET_S - _known_s(failure) if sink.size_bytes is None else RESUME_BUDGET_S
-        if not failure.passing or loop.time() + pause_s - progress_at_s > budget_s:
+        wait_s = max(pause_s, _told_wait_s(failure))
+        if not failure.passing or loop.time() + wait_s - progress_at_s > budget_s:
             raise _as_unavailable(failure) from failure
         logger.info("%s after %d bytes; trying again", failure, sink.missing_from())
-        await asyncio.sleep(pause_s)
+        await asyncio.sleep(wait_s)
         pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
     await sink.finish()
 
@@ -181,6 +183,13 @@ def _missing_bytes(sink: Sink) -> int | None:
 def _known_s(failure: UpstreamUnavailable | Broken) -> float:
     """Return for how long an outage is known: one that is older than a restart takes is not waited for."""
     return failure.known_s if isinstance(failure, UpstreamAway) else 0.0
+
+
+def _told_wait_s(failure: UpstreamUnavailable | Broken) -> float:
+    """Return how long the registry is to be left alone, 0 when it did not say."""
+    if isinstance(failure, Broken) or failure.retry_at_s is None:
+        return 0.0
+    return failure.retry_at_s - time.monotonic()
 
 
 def _as_unavailable(failure: UpstreamUnavailable | Broken) -> UpstreamUnavailable:

@@ -86,6 +86,10 @@ class UpstreamRequest:
     """Whose login the Authorization among the headers is."""
     body: bytes | None = field(default=None, repr=False)
     follow_redirects: bool = True
+    owner: Credential | None = field(default=None, compare=False, repr=False)
+    """The operator's login that the request itself carries; what is counted is counted as its."""
+    dispensable: bool = False
+    """Whether a stored answer can stand in: then it is not asked while a quota is low (`policy.quota`)."""
 
     def __repr__(self) -> str:
         """Leave the headers out: they may hold a credential."""

@@ -8,9 +8,8 @@ at once, for Docker Hub locks accounts that fail repeatedly (spec upstreams 3.1)
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable
 from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote, urlencode
 
 from regproxy.origin.client import Upstream, UpstreamRequest
@@ -22,6 +21,7 @@ from regproxy.origin.token_answers import parse_token_answer
 from regproxy.policy.breaker import Need
 from regproxy.policy.credentials import Credential, basic_header
 from regproxy.policy.freshness import Status, TimedOut, stale_allowed
+from regproxy.policy.quota import retry_after_s
 from regproxy.policy.realms import Realm
 from regproxy.policy.redirects import REDIRECT_STATUSES, Url
 
@@ -43,7 +43,6 @@ REFUSAL_REST_S = 60.0
 CREDENTIAL_REST_S = 600.0
 """How long a refused credential is not tried again: as long as Docker Hub locks an account."""
 
-LONGEST_RETRY_AFTER_S = 3600.0
 MAX_TOKENS = 1000
 CLIENT_ID = "registry-proxy"
 
@@ -231,8 +230,12 @@ class Tokens:
                 f"{origin} redirects token requests, which is not followed", Status(502), passing=False
             )
         if stale_allowed(Status(status)):
-            failed = UpstreamUnavailable(f"{origin} answered {status} instead of a token", Status(status))
             wait_s = retry_after_s(answer.headers, time.time())
+            failed = UpstreamUnavailable(
+                f"{origin} answered {status} instead of a token",
+                Status(status),
+                retry_at_s=None if wait_s is None else self._clock() + wait_s,
+            )
             if wait_s is not None:
                 self._rest(key, failed, wait_s)
             raise failed
@@ -250,7 +253,7 @@ def get_request(key: TokenKey) -> UpstreamRequest:
     query = urlencode({name: text for name, text in fields.items() if text}, quote_via=quote, safe="")
     target = f"{key.realm.target}{'&' if '?' in key.realm.target else '?'}{query}"
     url = Url(key.realm.scheme, key.realm.host, key.realm.port, target)
-    return UpstreamRequest("GET", url, headers, follow_redirects=False)
+    return UpstreamRequest("GET", url, headers, follow_redirects=False, owner=key.credential)
 
 
 def post_request(key: TokenKey) -> UpstreamRequest:
@@ -270,20 +273,10 @@ def post_request(key: TokenKey) -> UpstreamRequest:
         }
     body = urlencode({name: text for name, text in fields.items() if text}).encode()
     headers = (("Content-Type", "application/x-www-form-urlencoded"),)
-    return UpstreamRequest("POST", key.realm, headers, body=body, follow_redirects=False)
-
-
-def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
-    """Return the seconds of a `Retry-After` (RFC 9110 section 10.2.3), at most an hour; None when there is none."""
-    text = headers.get("Retry-After", "").strip()
-    if text.isdecimal() and len(text) < 10:
-        return min(float(text), LONGEST_RETRY_AFTER_S)
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        return min(max(0.0, parsedate_to_datetime(text).timestamp() - now_s), LONGEST_RETRY_AFTER_S)
-    return None
+    return UpstreamRequest("POST", key.realm, headers, body=body, follow_redirects=False, owner=key.credential)
 
 
 def _copied(error: TokenRefused | UpstreamUnavailable) -> TokenRefused | UpstreamUnavailable:
     if isinstance(error, TokenRefused):
         return TokenRefused(str(error), error.status)
-    return UpstreamUnavailable(str(error), error.failure, passing=error.passing)
+    return UpstreamUnavailable(str(error), error.failure, passing=error.passing, retry_at_s=error.retry_at_s)

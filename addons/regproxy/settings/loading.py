@@ -32,6 +32,7 @@ _HTTPS_PORT = 443
 _GMARCY_CACHE_DIRECTORY = Path("/registry_proxy_mirror_cache")
 
 _SHORTEST_PASSWORD = 8
+_LONGEST_NOT_FOUND_S = 60.0
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
@@ -91,6 +92,7 @@ class _Reader:
             enable_manifest_cache=self._flag("ENABLE_MANIFEST_CACHE"),
             tiers=self._tiers(),
             offline=self._flag("OFFLINE"),
+            not_found_s=self._value("NOT_FOUND_TIME", _parse_not_found_s),
             allow_push=self._flag("ALLOW_PUSH"),
             allow_push_with_own_auth=self._flag("ALLOW_PUSH_WITH_OWN_AUTH"),
             proxy_logins=self._proxy_logins(),
@@ -290,6 +292,13 @@ def _parse_password(text: str) -> str:
     if 0 < len(text) < _SHORTEST_PASSWORD:
         raise ValueError(f"shorter than {_SHORTEST_PASSWORD} characters")
     return text
+
+
+def _parse_not_found_s(text: str) -> float:
+    lifetime_s = grammar.parse_duration_s(text)
+    if lifetime_s > _LONGEST_NOT_FOUND_S:
+        raise ValueError(f"longer than {_LONGEST_NOT_FOUND_S:g} s: an image that was just made would not be found")
+    return lifetime_s
 
 
 def _parse_host(text: str) -> HostPattern:

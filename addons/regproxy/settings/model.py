@@ -89,6 +89,8 @@ class Settings:
     """Tag tiers in the order in which they are tried; the last one, `default`, takes every tag."""
     offline: bool
     """True: no upstream is asked for anything; tunnels to hosts that are not intercepted stay."""
+    not_found_s: float
+    """How long a 404 for a manifest or blob is not asked about again; 0 asks each time."""
     allow_push: bool
     allow_push_with_own_auth: bool
     """True: pushes of clients that send an Authorization pass through."""

@@ -201,6 +201,12 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         meaning="`true`: registries and token servers are never asked; what is stored is served whatever its age",
     ),
     Setting(
+        variable="NOT_FOUND_TIME",
+        default="10s",
+        meaning="How long a tag, manifest or blob that the registry does not have is not asked for again; "
+        "0 to `60s`; a push through the proxy ends it",
+    ),
+    Setting(
         variable="ALLOW_PUSH", default="false", meaning="`true`: pushes pass through; else writing methods get 405"
     ),
     Setting(

@@ -3,6 +3,7 @@
 from mitmproxy import http
 
 from regproxy.oci.endpoint import Blob, Manifest, build_path
+from regproxy.origin.callers import Callers
 from regproxy.origin.client import UpstreamRequest, header_pairs
 from regproxy.policy.realms import Access
 from regproxy.policy.redirects import Url
@@ -51,6 +52,11 @@ def ping_request(flow: http.HTTPFlow, exchange: Exchange, *, takes_tokens: bool)
 
 def _own_authorization(exchange: Exchange) -> str | None:
     return exchange.authorization if exchange.client_has_credentials else None
+
+
+def fingerprint(callers: Callers, exchange: Exchange) -> str:
+    """Return what stands for the client's own authorization; empty when the proxy asks on its own account."""
+    return callers.fingerprint(_own_authorization(exchange))
 
 
 def url(exchange: Exchange, target: str) -> Url:
