@@ -140,9 +140,7 @@ class Interception:
         settings = self._core.settings
         if any((proxy.host, proxy.port) == (host, port) for proxy in settings.upstream_proxies.proxies):
             return
-        is_listed_host = is_intercepted(host, port, settings.registries) or is_listed(
-            host, port, settings.trusted_hosts
-        )
+        is_listed_host = is_intercepted(host, port, settings.registries) or is_listed(host, port, settings.known_hosts)
         as_the_system_does = not settings.nameservers and not settings.disable_ipv6
         is_mapped = find_mapping(host, settings.upstream_mappings) is not None
         if is_listed_host and as_the_system_does and not is_mapped and port not in self._core.own_ports:
@@ -172,7 +170,7 @@ class Interception:
         except EndpointError as error:
             flow.response = oci_error(400, error.code, str(error))
             return
-        if flow.request.method in ("GET", "HEAD") and _has_body(flow.request):
+        if flow.request.method in ("GET", "HEAD") and has_body(flow.request):
             # RFC 9110 section 9.3.1: content in a GET has no defined meaning, and is how requests are smuggled past a
             # cache.
             flow.response = oci_error(400, ErrorCode.UNSUPPORTED, "a GET or HEAD request must not have a body")
@@ -214,5 +212,6 @@ def names_host(host_field: str | None, registry: Registry) -> bool:
     return host == registry.host
 
 
-def _has_body(request: http.Request) -> bool:
+def has_body(request: http.Request) -> bool:
+    """Whether more than a head is announced."""
     return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
