@@ -24,6 +24,7 @@ from regproxy.engine.connect_layer import (
     Verdict,
     Via,
     connect_head,
+    door_tls_layer,
 )
 from regproxy.engine.http_layer import Door, RegistryHttpLayer, door
 from regproxy.engine.warm_connection import CONNECT_START
@@ -42,6 +43,7 @@ from regproxy.stack.client_login import CHALLENGE, REASON, ClientLogin
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import Exchange, begin
 
+_TLS_HANDSHAKE = 0x16  # RFC 8446 section 5.1
 _HTTP_METHOD_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
@@ -66,7 +68,9 @@ class Interception:
         if not start:
             return
         # A head may come in pieces. What cannot be a request either is refused by the same layer.
-        if CONNECT_START.startswith(start) or start[0] not in _HTTP_METHOD_BYTES:
+        if start[0] == _TLS_HANDSHAKE and self._core.settings.mirror_tls:
+            nextlayer.layer = door_tls_layer(nextlayer.context)
+        elif CONNECT_START.startswith(start) or start[0] not in _HTTP_METHOD_BYTES:
             nextlayer.layer = ConnectLayer(nextlayer.context)
         else:
             nextlayer.layer = RegistryHttpLayer(nextlayer.context, HTTPMode.regular)
