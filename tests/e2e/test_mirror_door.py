@@ -104,7 +104,8 @@ class TestForms:
     def test_the_door_can_be_closed(self, start_proxy: StartProxy) -> None:
         """Nothing is mirrored then; clients go on to the registry."""
         proxy = start_proxy({"MIRROR_REGISTRIES": "none"})
-        assert_error(proxy.request("GET", "/v2/library/alpine/manifests/latest"), 404, "NAME_UNKNOWN")
+        for target in ("/v2/", "/v2/library/alpine/manifests/latest"):
+            assert_error(proxy.request("GET", target), 404, "UNSUPPORTED")
 
 
 class TestBothDoors:

@@ -100,6 +100,8 @@ class MirrorDoor:
     async def _refusal(self, request: http.Request) -> http.Response | None:
         if not self._core.ready:
             return oci_error(503, ErrorCode.UNAVAILABLE, "the proxy is starting")
+        if self._core.settings.mirror_registries == ():
+            return oci_error(404, ErrorCode.UNSUPPORTED, "this is a proxy, not a mirror: set HTTPS_PROXY to it, see /")
         if request.method not in ("GET", "HEAD"):
             return oci_error(405, ErrorCode.UNSUPPORTED, "nothing can be written through a mirror", allow="GET, HEAD")
         if has_body(request):

@@ -75,7 +75,8 @@ class WarmReads:
 
     def _mirrored(self, head: RequestHead) -> WarmAnswer | None:
         """Answer a request to the mirror door. A login at the proxy is checked by the other way."""
-        if not self._core.ready or self._core.settings.proxy_logins or not is_api(head.target):
+        settings = self._core.settings
+        if settings.proxy_logins or settings.mirror_registries == () or not is_api(head.target):
             return None
         if is_api_root(head.target):
             body = API_ROOT_BODY if head.method == "GET" else b""

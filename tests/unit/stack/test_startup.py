@@ -30,6 +30,7 @@ ORDER = [
     "registry-body-sender",
     "registry-client-login",
     "registry-interception",
+    "registry-mirror-door",
     "registry-setup-responder",
     "registry-push-bypass",
     "registry-auth-injector",
@@ -38,6 +39,7 @@ ORDER = [
     "registry-blob-cache",
     "registry-passed-reads",
     "registry-upstream-route",
+    "registry-mirror-answers",
     "registry-access-log",
 ]
 
