@@ -49,14 +49,14 @@ exec chroot "$root" "$@"
 
 
 class Cell:
-    """One small machine whose system trust store has `ca_file` besides what is there. Close it."""
+    """One small machine whose system trust store has `ca_files` besides what is there. Close it."""
 
-    def __init__(self, directory: Path, ca_file: Path, root: Path = MACHINE) -> None:
+    def __init__(self, directory: Path, ca_files: Sequence[Path], root: Path = MACHINE) -> None:
         self.directory = directory
         self.root = root
         for name in ("files", "home", "tree"):
             (directory / name).mkdir(parents=True)
-        shutil.copy(ca_file, directory / "ca.crt")
+        (directory / "ca.crt").write_text("".join(file.read_text() for file in ca_files))
         self._daemons: list[Program] = []
 
     def __enter__(self) -> "Cell":
@@ -103,9 +103,7 @@ class Cell:
         """Start a daemon that ends with the cell and wait for its socket; LabError when it does not come."""
         if len(os.fsencode(unix_socket)) > _LONGEST_SOCKET_PATH:
             raise LabError(f"{unix_socket}: too long for a socket: choose a shorter temporary directory (TMPDIR)")
-        daemon = Program(
-            name, self._entering(command), self.directory, environment=self._environment(environment)
-        )
+        daemon = Program(name, self._entering(command), self.directory, environment=self._environment(environment))
         daemon.start()
         self._daemons.append(daemon)
         deadline_s = time.monotonic() + _START_LIMIT_S

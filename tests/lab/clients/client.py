@@ -10,7 +10,6 @@ from typing import Protocol
 
 from lab.addresses import Address
 from lab.image import Image
-from lab.proxy import Proxy
 
 
 class Door(Enum):
@@ -27,13 +26,10 @@ class Way:
     """How a client reaches registries."""
 
     address: Address
-    ca_file: Path
+    """Of our proxy."""
+    ca_files: tuple[Path, ...]
+    """What the system's trust store has besides: our CA, and the CA of those hosts that are tunnelled to."""
     door: Door = Door.PROXY
-
-    @classmethod
-    def through(cls, proxy: Proxy, door: Door = Door.PROXY) -> "Way":
-        """Return the way through a proxy of the tests."""
-        return cls(proxy.address, proxy.ca_file, door)
 
     @property
     def environment(self) -> Mapping[str, str]:

@@ -19,7 +19,7 @@ class DockerClient:
 
     def __init__(self, directory: Path, way: Way, root: Path = MACHINE, *, containerd_store: bool = False) -> None:
         self._way = way
-        self._cell = Cell(directory, way.ca_file, root)
+        self._cell = Cell(directory, way.ca_files, root)
         self.version = self._cell.expect("dockerd", "--version").partition(",")[0]
         self._docker = ["docker", "--host", f"unix://{directory}/docker.sock", "--config", str(directory / "config")]
         self._keeps_manifests = containerd_store
@@ -31,8 +31,6 @@ class DockerClient:
         configuration: dict[str, object] = {
             "hosts": [f"unix://{directory}/docker.sock"],
             "data-root": str(directory / "data"),
-            "exec-root": str(directory / "exec"),
-            "pidfile": str(directory / "docker.pid"),
             "bridge": "none",
             "iptables": False,
             "ip6tables": False,
