@@ -3,7 +3,7 @@
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "mirror.md").read_text(encoding="utf-8")
-PARSERS = {"toml": tomllib.loads, "json": json.loads, "yaml": yaml.safe_load}
+PARSERS: Mapping[str, Callable[[str], Any]] = {"toml": tomllib.loads, "json": json.loads, "yaml": yaml.safe_load}
 EXAMPLES = [(language, text) for language, text in re.findall(r"```(\w+)\n(.*?)```", DOCUMENT, re.DOTALL)]
 
 
