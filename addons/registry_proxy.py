@@ -8,7 +8,9 @@ What happens to one pull, from `CONNECT` to the last byte:
     connection.
 2. Each request is classified once (`interception`, by `oci.endpoint`): which registry, which repository, which tag or
     digest.
-3. A request to the proxy's own address is answered by `setup_responder`.
+3. A request to the proxy's own address is answered by `setup_responder`; unless it is one of the registry API, from a
+    client that knows the proxy as its mirror. `mirror_door` finds out which registry it means. From there on it is as
+    any other.
 4. A write is refused or streamed through by `push_bypass`.
 5. `auth_injector` chooses between the client's own credentials and the operator's (`policy.precedence`). Our own
     requests to registries log in by themselves, with tokens where those are wanted (`origin.logins`). Who the client
@@ -42,6 +44,7 @@ from regproxy.stack.client_tokens import ClientTokens
 from regproxy.stack.core import Core
 from regproxy.stack.interception import Interception
 from regproxy.stack.manifest_cache import ManifestCache
+from regproxy.stack.mirror_door import MirrorAnswers, MirrorDoor
 from regproxy.stack.passed_on import PassedOn
 from regproxy.stack.passed_reads import PassedReads
 from regproxy.stack.ping import RegistryPing
@@ -58,18 +61,21 @@ _certificates = Certificates()
 _sender = BodySender()
 _login = ClientLogin(_core)
 _interception = Interception(_core, _login)
+_mirror_door = MirrorDoor(_core, _login)
 _manifests = ManifestCache(_core)
 _blobs = BlobCache(_core)
 _ping = RegistryPing(_core)
+_warm_reads = WarmReads(_core, _interception, _ping, _manifests, _blobs, mirror_door=_mirror_door)
 _front_door = FrontDoor()
 
 addons = [
-    Startup(_core, _certificates, _sender, _front_door, WarmReads(_core, _interception, _ping, _manifests, _blobs)),
+    Startup(_core, _certificates, _sender, _front_door, _warm_reads),
     _front_door,
     _certificates,
     _sender,
     _login,
     _interception,
+    _mirror_door,
     SetupResponder(_core),
     PushBypass(_core),
     AuthInjector(_core),
@@ -82,5 +88,6 @@ addons = [
     PassedOn(_core),
     PassedReads(_core),
     UpstreamRoute(_core, _interception),
+    MirrorAnswers(),
     AccessLog(_core),
 ]

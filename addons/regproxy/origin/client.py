@@ -23,6 +23,7 @@ from regproxy.origin.failures import unavailable
 from regproxy.origin.observer import Observer, trace_config
 from regproxy.origin.patience import PROBE_LIMIT_S, connect_limit_s, connect_trace_config, patience, within
 from regproxy.origin.resolver import CheckedResolver, Lookup, system_lookup
+from regproxy.origin.tls import tls_context
 from regproxy.origin.trace import Attempt, Trace
 from regproxy.policy.breaker import Need
 from regproxy.policy.credentials import Credential
@@ -135,9 +136,10 @@ class Upstream:
     def open(self) -> None:
         """Make the session; no connection is opened yet. Raises OSError (ssl.SSLError is one) for a bad CA bundle."""
         if self._options.unverified:
-            self._unverified_tls = tls_context(dataclasses.replace(self._options, verify_tls=False))
+            self._unverified_tls = tls_context(self._options.ca_file, verify=False)
+        tls = tls_context(self._options.ca_file, verify=self._options.verify_tls)
         connector = aiohttp.TCPConnector(
-            resolver=self._resolver, use_dns_cache=False, limit=0, ssl=tls_context(self._options), keepalive_timeout=60
+            resolver=self._resolver, use_dns_cache=False, limit=0, ssl=tls, keepalive_timeout=60
         )
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=self._options.connect_timeout_s, sock_read=self._options.read_timeout_s
@@ -328,17 +330,6 @@ async def read_body(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes
         if len(body) > limit_bytes:
             raise AnswerTooLarge(f"{response.url.host} sent more than {limit_bytes} bytes")
     return bytes(body)
-
-
-def tls_context(options: UpstreamOptions) -> ssl.SSLContext:
-    """Return how upstream certificates are verified: by the system's authorities and the operator's."""
-    context = ssl.create_default_context()
-    if options.ca_file is not None:
-        context.load_verify_locations(options.ca_file)
-    if not options.verify_tls:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def header_pairs(headers: Mapping[str, str | None]) -> tuple[tuple[str, str], ...]:

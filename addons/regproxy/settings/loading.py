@@ -12,6 +12,7 @@ from pathlib import Path
 from regproxy.policy.credentials import Credential
 from regproxy.policy.interception import HostPattern, is_intercepted
 from regproxy.policy.mappings import UpstreamMapping
+from regproxy.policy.mirror import HUB, HUB_NAMES
 from regproxy.policy.precedence import Precedence
 from regproxy.policy.proxy_logins import ProxyLogin
 from regproxy.policy.tiers import Tier, TierName
@@ -76,6 +77,9 @@ class _Reader:
             old_cache=self._value("OLD_CACHE", grammar.parse_old_cache),
             cache_min_free_bytes=self._value("CACHE_MIN_FREE", grammar.parse_size_bytes),
             registries=self._registries(credentials),
+            mirror_registries=self._mirror_registries(),
+            default_registry=self._value("DEFAULT_REGISTRY", grammar.parse_default_registry),
+            mirror_tls=self._flag("MIRROR_TLS"),
             credentials=credentials,
             auth_config_file=self._optional_path("AUTH_CONFIG_FILE"),
             auth_precedence=self._auth_precedence(),
@@ -165,6 +169,13 @@ class _Reader:
             elif not is_intercepted(credential.host, port, patterns):
                 patterns.append(HostPattern(credential.host, credential.port))
         return tuple(patterns)
+
+    def _mirror_registries(self) -> tuple[HostPattern, ...] | None:
+        """Return what the mirror door serves, None when nothing was said."""
+        if self._sources.find("MIRROR_REGISTRIES") is None:
+            return None
+        words = self._list("MIRROR_REGISTRIES", str, self.errors)
+        return () if words == (grammar.NONE,) else self._list("MIRROR_REGISTRIES", _parse_mirrored, self.errors)
 
     def _proxy_logins(self) -> tuple[ProxyLogin, ...]:
         """Return the logins of clients. A bad one is an error: the proxy must not be more open than it looks."""
@@ -312,6 +323,12 @@ def _parse_registry(text: str) -> HostPattern:
     if not text.startswith("-"):
         return _parse_host(text)
     return dataclasses.replace(_parse_host(text[1:]), tunnelled=True)
+
+
+def _parse_mirrored(text: str) -> HostPattern:
+    """Return the pattern of one word of MIRROR_REGISTRIES; Docker Hub by any of its names is where it is."""
+    pattern = _parse_registry(text)
+    return dataclasses.replace(pattern, host=HUB.host) if pattern.host in HUB_NAMES else pattern
 
 
 def _reason(word: str, error: ValueError) -> str:

@@ -92,6 +92,22 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         "`-host` is never intercepted; a list",
     ),
     Setting(
+        variable="MIRROR_REGISTRIES",
+        default_note="Docker Hub and `REGISTRIES`",
+        meaning="Registries that clients may pull from with the proxy as their mirror, written as in `REGISTRIES`, "
+        "Docker Hub as `docker.io`; `none` closes the mirror door; a list",
+    ),
+    Setting(
+        variable="DEFAULT_REGISTRY",
+        default="docker.io",
+        meaning="Registry that a mirror client means when it names none (Docker's `registry-mirrors`); `none` for none",
+    ),
+    Setting(
+        variable="MIRROR_TLS",
+        default="false",
+        meaning="`true`: mirror clients may use `https`, too, with a certificate of the proxy's CA",
+    ),
+    Setting(
         variable="AUTH_REGISTRIES",
         in_yaml="credentials",
         secret=True,

@@ -58,6 +58,8 @@ class Exchange:
     cache_status: CacheStatus = CacheStatus.NONE
     trace: Trace | None = field(default=None, repr=False)
     """What was asked of the registry for this request, by our own client; None when nothing was."""
+    namespace: str | None = None
+    """What a client of the mirror door calls the registry; None when the request came by the proxy door."""
     error: str | None = None
     """Why the answer is not the one hoped for, in words."""
 

@@ -3,8 +3,7 @@
 from mitmproxy import http
 
 from regproxy.engine.http_layer import Door, door
-from regproxy.oci.errors import ErrorCode
-from regproxy.stack.answers import answer, oci_error, plain_text
+from regproxy.stack.answers import answer, plain_text
 from regproxy.stack.core import Core
 from regproxy.stack.setup_pages import index_page, systemd_script
 
@@ -13,7 +12,7 @@ GREETING = "docker-registry-proxy: The docker caching proxy is working!"
 
 
 class SetupResponder:
-    """Answers every origin-form request to the proxy's port."""
+    """Answers every origin-form request to the proxy's port, but those of the registry API (`mirror_door`)."""
 
     name = "registry-setup-responder"
 
@@ -29,10 +28,6 @@ class SetupResponder:
         path = request.path.partition("?")[0]
         if request.method not in ("GET", "HEAD"):
             return plain_text(405, f"{request.method} method is not allowed")
-        if path == "/v2" or path.startswith("/v2/"):
-            return oci_error(
-                404, ErrorCode.UNSUPPORTED, "this address is a proxy: set HTTPS_PROXY to it, see / for how"
-            )
         response = self._page(path, request)
         if request.method == "HEAD" and response.raw_content:
             length = response.headers["content-length"]

@@ -30,6 +30,7 @@ ORDER = [
     "registry-body-sender",
     "registry-client-login",
     "registry-interception",
+    "registry-mirror-door",
     "registry-setup-responder",
     "registry-push-bypass",
     "registry-auth-injector",
@@ -42,6 +43,7 @@ ORDER = [
     "registry-passed-on",
     "registry-passed-reads",
     "registry-upstream-route",
+    "registry-mirror-answers",
     "registry-access-log",
 ]
 
