@@ -170,3 +170,22 @@ async def test_the_trace_says_whose_login_it_was(build: Build) -> None:
         told.append(trace.opener)
 
     assert told == ["operator:alice@registry.test", "client"]
+
+
+async def test_what_storage_refuses_is_no_refusal_of_the_registry(build: Build) -> None:
+    """The registry took the client's login, and sent it on."""
+    world = await build(ALICE)
+    storage = world.challenge.partition('"')[2].partition("/token")[0]
+
+    async def redirect(_request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=307, headers={"Location": f"{storage}/blob"})
+
+    async def refuse(_request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=429, text="slower")
+
+    world.registry_speaks, world.realm_speaks = redirect, refuse
+
+    answer = await ask(world)
+
+    assert (answer.status, answer.opened_by) == (429, OpenedBy.CLIENT)
+    assert shown(world) == [OWN]

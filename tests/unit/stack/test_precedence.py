@@ -8,6 +8,7 @@ from mitmproxy import http
 
 from regproxy.oci.digest import Digest
 from regproxy.policy.identities import NOBODY, Login
+from regproxy.policy.openers import OpenedBy
 from regproxy.policy.precedence import Own
 from regproxy.stack import client_identities
 from regproxy.stack.access_log import PassedBytes
@@ -87,6 +88,8 @@ async def test_without_a_login_of_the_operators_the_clients_own_is_shown(configu
         flow, exchange = await chosen(core, MANIFEST, own)
         assert flow.request.headers["authorization"] == own
         assert exchange.client_has_credentials
+        request = content_request("GET", flow, exchange, exchange.endpoint)  # type: ignore[arg-type]
+        assert request.opened_by is (OpenedBy.NOBODY if own is ANONYMOUS else OpenedBy.CLIENT)
 
 
 PROOFS_AND_PUSHES = [
