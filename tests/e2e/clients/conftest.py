@@ -10,8 +10,8 @@ from lab.clients.cell import MACHINE, why_not
 from lab.clients.client import Client, Door, Login, Way
 from lab.clients.fixtures import StartClient, StartShared
 from lab.clients.kinds import KINDS
-from lab.debian_base import UnavailableError
 from lab.clients.newer import newer_root
+from lab.debian_base import UnavailableError
 from lab.lab import Lab
 from lab.proxy import Proxy
 from lab.registry import PASSWORD, USERNAME

@@ -38,7 +38,7 @@ def operator_proxy(start_shared: StartShared) -> Proxy:
 def test_a_public_image_is_fetched_once(
     lab: Lab, open_proxy: Proxy, start_client: StartClient, build_image: MakeImage, kind: str, registry_name: str
 ) -> None:
-    """Cold, each manifest and blob comes from the registry exactly once; warm, none; the content is right both times."""
+    """Cold, each manifest and blob comes from the registry exactly once; warm, none; the content is always right."""
     image = build_image(architectures=("amd64", "arm64"))
     registry: Registry = getattr(lab, registry_name)
     name = f"library/{registry_name}-{kind}"

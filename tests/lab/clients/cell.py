@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 from lab.programs import LabError, Program, find_program
 
@@ -59,7 +60,7 @@ class Cell:
         (directory / "ca.crt").write_text("".join(file.read_text() for file in ca_files))
         self._daemons: list[Program] = []
 
-    def __enter__(self) -> "Cell":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,6 +1,7 @@
 """The clients by name."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,7 @@ KINDS: Mapping[str, Kind] = {
     "skopeo": SkopeoClient,
     "podman": PodmanClient,
     "dockerd": DockerClient,
+    "dockerd-containerd-store": partial(DockerClient, containerd_store=True),
     "containerd": ContainerdClient,
     "buildah": BuildahClient,
     "oras": OrasClient,
