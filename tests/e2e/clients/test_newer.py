@@ -13,7 +13,7 @@ from lab.proxy import Proxy
 
 pytestmark = [pytest.mark.e2e, pytest.mark.clients, pytest.mark.slow]
 
-NEWER = ("skopeo", "podman", "dockerd", "dockerd-containerd-store", "containerd", "buildah", "oras")
+NEWER = ("skopeo", "podman", "dockerd", "dockerd-containerd-store", "containerd", "cri", "buildah", "oras")
 
 
 @pytest.mark.parametrize("kind", NEWER)
@@ -44,7 +44,7 @@ def test_cold_warm_and_without_registry_or_proxy(
     assert "connection refused" in failed.stderr + failed.stdout
 
 
-@pytest.mark.parametrize("kind", [kind for kind in NEWER if kind != "containerd"])
+@pytest.mark.parametrize("kind", [kind for kind in NEWER if kind not in {"containerd", "cri"}])
 def test_logins(
     lab: Lab,
     proxy: Proxy,

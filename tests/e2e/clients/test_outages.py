@@ -92,7 +92,7 @@ def outage(
     )
     lab.push(image, chosen.name)
     started = Outage(start_shared(chosen.settings), registry, image, reference(registry, chosen.name), chosen.login)
-    for kind in ("skopeo", "podman", "dockerd", "containerd"):
+    for kind in ("skopeo", "podman", "dockerd", "containerd", "cri"):
         pulled = start_early(kind, started.proxy).pull(started.reference, chosen.login)
         assert pulled.returncode == 0, pulled.stderr
     with stopped(lab, chosen.gone):

@@ -9,6 +9,7 @@ from lab.clients.buildah import BuildahClient
 from lab.clients.cell import MACHINE
 from lab.clients.client import Client, Way
 from lab.clients.containerd import ContainerdClient
+from lab.clients.cri import CriClient
 from lab.clients.dockerd import DockerClient
 from lab.clients.oras import OrasClient
 from lab.clients.podman import PodmanClient
@@ -29,6 +30,7 @@ KINDS: Mapping[str, Kind] = {
     "dockerd": DockerClient,
     "dockerd-containerd-store": partial(DockerClient, containerd_store=True),
     "containerd": ContainerdClient,
+    "cri": CriClient,
     "buildah": BuildahClient,
     "oras": OrasClient,
 }
