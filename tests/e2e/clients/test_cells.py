@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lab.clients.cell import Cell, why_not
+from lab.clients.client import Way
 from lab.clients.fixtures import CLIENTS, StartClient, reference
 from lab.fixtures import MakeImage
 from lab.lab import Lab
@@ -19,7 +20,8 @@ def cell(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Cell:
     reason = why_not()
     if reason is not None:
         pytest.skip(reason)
-    return Cell(tmp_path_factory.mktemp("c") / "cell", [lab.pki.ca_file])
+    way = Way(lab.noauth.address, (lab.pki.ca_file,))
+    return Cell(tmp_path_factory.mktemp("c") / "cell", way)
 
 
 def processes(word: str) -> list[str]:

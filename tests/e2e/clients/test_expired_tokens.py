@@ -20,12 +20,6 @@ MOST_TOKENS = 20
 """Of one pull that fails; clients try again by themselves."""
 
 
-@pytest.fixture(scope="module")
-def open_proxy(start_shared: StartShared) -> Proxy:
-    """Start a proxy without credentials."""
-    return start_shared()
-
-
 @pytest.fixture
 def expired(lab: Lab) -> Iterator[None]:
     """Let the token server give out tokens that have ended, as one whose clock is wrong."""

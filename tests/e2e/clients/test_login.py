@@ -15,12 +15,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.clients]
 REGISTRIES = ("token", pytest.param("basic", marks=pytest.mark.slow), pytest.param("hub", marks=pytest.mark.slow))
 
 
-@pytest.fixture(scope="module")
-def open_proxy(start_shared: StartShared) -> Proxy:
-    """Start a proxy without credentials."""
-    return start_shared()
-
-
 def host(registry: Registry) -> str:
     return reference(registry, "").partition("/")[0]
 

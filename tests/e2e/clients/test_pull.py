@@ -19,12 +19,6 @@ OPERATOR = {
 
 
 @pytest.fixture(scope="module")
-def open_proxy(start_shared: StartShared) -> Proxy:
-    """Start a proxy without credentials."""
-    return start_shared()
-
-
-@pytest.fixture(scope="module")
 def operator_proxy(start_shared: StartShared) -> Proxy:
     """Start a proxy that has logins for the registries."""
     return start_shared(OPERATOR)

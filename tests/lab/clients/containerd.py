@@ -26,7 +26,7 @@ class ContainerdClient:
 
     def __init__(self, directory: Path, way: Way, root: Path = MACHINE) -> None:
         self._way = way
-        self._cell = Cell(directory, way.ca_files, root)
+        self._cell = Cell(directory, way, root)
         self.version = "containerd " + self._cell.expect("containerd", "--version").split()[2]
         self._login: Login | None = None
         self._ctr = ["ctr", "--address", f"{directory}/containerd.sock", "images"]

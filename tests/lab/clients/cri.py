@@ -31,7 +31,7 @@ class CriClient:
     """The daemon pulls, so it has the proxy's variables."""
 
     def __init__(self, directory: Path, way: Way, root: Path = MACHINE) -> None:
-        self._cell = Cell(directory, way.ca_files, root)
+        self._cell = Cell(directory, way, root)
         self.version = "CRI of containerd " + self._cell.expect("containerd", "--version").split()[2]
         self._login: Login | None = None
         self._pulled: dict[str, str] = {}
