@@ -45,7 +45,7 @@ mount -t tmpfs tmpfs "$root/dev/shm"
 mkdir -p "$root$directory" "$root/etc/ssl/certs" "$root/run/lock"
 mount --bind "$directory" "$root$directory"
 cat "$directory/ca.crt" >>"$root/etc/ssl/certs/ca-certificates.crt"
-cp -R "$directory/files/." "$root/"
+cp -R --remove-destination "$directory/files/." "$root/"
 exec chroot "$root" "$@"
 """
 
@@ -59,6 +59,8 @@ class Cell:
         for name in ("files", "home", "tree"):
             (directory / name).mkdir(parents=True)
         (directory / "ca.crt").write_text("".join(file.read_text() for file in way.ca_files))
+        # no name server: a client that asks for a registry by itself must fail, not leave the machine
+        self.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")
         for path, text in way.files.items():
             self.write(path, text)
         self._daemons: list[Program] = []

@@ -82,7 +82,12 @@ class Row:
 
 def _reason(failed: CompletedProcess[str]) -> str:
     said = (failed.stderr + failed.stdout).strip()
-    known = {"connection refused": "connection refused", "Bad Gateway": "502", "Service Unavailable": "503"}
+    known = {
+        "connection refused": "connection refused",
+        "Bad Gateway": "502",
+        "Service Unavailable": "503",
+        "lookup registry-1.docker.io": "goes on to the registry, whose name is unknown here",
+    }
     return next((short for text, short in known.items() if text in said), said[-100:].replace("|", " "))
 
 
