@@ -185,3 +185,20 @@ def test_offline_asks_nobody(lab: Lab, outage: Outage, start_client: StartClient
     assert pulled.returncode == 0, pulled.stderr
     client.check(outage.reference, outage.image)
     assert (log.count(), tokens.count()) == (0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=False, reason=OPEN_PING)
+@pytest.mark.parametrize("kind", LOGIN_CLIENTS)
+def test_no_login_is_confirmed_for_a_registry_never_seen(
+    lab: Lab, start_shared: StartShared, start_client: StartClient, wrong: Login, kind: str
+) -> None:
+    """A proxy that has a login and was started in the outage knows no challenge, and must not say yes."""
+    everything = Plan("hub", ("hub", "auth"))
+    for server in (lab.hub, lab.auth):
+        server.start()
+    with failing(lab, everything):
+        proxy = start_shared({"AUTH_REGISTRIES": f"docker.io:{ALICE.pair}"})
+        done = start_client(kind, proxy).login("docker.io", wrong)
+    assert done is not None
+    assert done.returncode != 0
