@@ -23,6 +23,7 @@ DEBIAN_PACKAGES: Mapping[str, str] = {
     "bwrap": "bubblewrap",
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
+    "containerd": "containerd",
     "ctr": "containerd",
     "dbus-daemon": "dbus-daemon",
     "debootstrap": "debootstrap",

@@ -74,6 +74,12 @@ def start_shared(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         proxy.close()
 
 
+@pytest.fixture(scope="module")
+def open_proxy(start_shared: StartShared) -> Proxy:
+    """Start a proxy without credentials, for all tests of the module."""
+    return start_shared()
+
+
 @pytest.fixture
 def right() -> Login:
     """Return a login that the lab's registries and token server take."""

@@ -15,12 +15,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.clients]
 REGISTRIES = ("token", pytest.param("basic", marks=pytest.mark.slow), pytest.param("hub", marks=pytest.mark.slow))
 
 
-@pytest.fixture(scope="module")
-def open_proxy(start_shared: StartShared) -> Proxy:
-    """Start a proxy without credentials."""
-    return start_shared()
-
-
 def host(registry: Registry) -> str:
     return reference(registry, "").partition("/")[0]
 
@@ -85,8 +79,10 @@ def test_others_do_not_get_what_a_login_has_opened(
 
 
 @pytest.fixture(scope="module")
-def operator_proxy(start_shared: StartShared) -> Proxy:
-    """Start a proxy that has logins of its own for Docker Hub and a registry that wants Basic."""
+def operator_proxy(lab: Lab, start_shared: StartShared) -> Proxy:
+    """Start a proxy that has logins of its own for Docker Hub and a registry that wants Basic, both there already."""
+    for registry in (lab.hub, lab.basic):
+        registry.start()
     pair = f"{USERNAME}:{PASSWORD}"
     return start_shared({"AUTH_REGISTRIES": f"basic.lab.test:{pair} docker.io:{pair}"})
 

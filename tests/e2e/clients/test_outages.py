@@ -1,8 +1,10 @@
 """Registry or token server gone: what has been pulled once still pulls with every client, and no login is confirmed."""
 
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -19,6 +21,14 @@ pytestmark = [pytest.mark.e2e, pytest.mark.clients]
 ALICE = Login(USERNAME, PASSWORD)
 
 
+class Failure(Enum):
+    """How a server is gone."""
+
+    STOPPED = "refuses connections"
+    FROZEN = "takes connections and never answers"
+    BROKEN = "answers 502"
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One outage: from which registry, as who, with what gone."""
@@ -26,10 +36,13 @@ class Plan:
     registry_name: str
     gone: tuple[str, ...]
     """Names of the lab's servers."""
+    how: Failure = Failure.STOPPED
     name: str = "library/outage"
     settings: Mapping[str, str] = field(default_factory=dict)
     login: Login | None = None
     """Of the clients."""
+    later: Mapping[str, str] = field(default_factory=dict)
+    """Settings that the proxy is started with again once everything is pulled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +62,16 @@ PLANS = {
     "token server": Plan("hub", ("auth",)),
     "everything": Plan("hub", ("hub", "auth", "cdn")),
     "open registry": Plan("noauth", ("noauth",)),
-    "operator's login": Plan("token", ("token", "auth"), "private/operator", OPERATOR),
-    "own login": Plan("hub", ("hub", "auth", "cdn"), "private/own", login=ALICE),
-    "own Basic login": Plan("basic", ("basic",), "private/own", login=ALICE),
+    "silent registry": Plan("noauth", ("noauth",), Failure.FROZEN),
+    "broken registry": Plan("noauth", ("noauth",), Failure.BROKEN),
+    "offline": Plan("hub", (), later={"OFFLINE": "true"}),
+    "operator's login": Plan("token", ("token", "auth"), name="private/operator", settings=OPERATOR),
+    "own login": Plan("hub", ("hub", "auth", "cdn"), name="private/own", login=ALICE),
+    "own Basic login": Plan("basic", ("basic",), name="private/own", login=ALICE),
 }
 LOCAL_TOKENS = "issue 5 item 5: token requests are not yet answered locally"
 GRACE = "issue 5 items 4 and 5: an earlier proof of access does not yet count in an outage"
+OFFLINE = "issue 5 item 5: OFFLINE is not yet a setting"
 OPEN_PING = "issue 5 items 3 and 4: in an outage /v2/ and what was pulled with a login are open to everybody"
 
 
@@ -66,13 +83,21 @@ def plan(name: str, *, fails: str = "", slow: bool = True) -> Any:
 
 
 @contextmanager
-def stopped(lab: Lab, names: tuple[str, ...]) -> Iterator[None]:
-    """Stop servers for a while."""
+def failing(lab: Lab, chosen: Plan) -> Iterator[None]:
+    """Let servers be gone for a while."""
     with ExitStack() as cleanup:
-        for name in names:
+        for name in chosen.gone:
             server = getattr(lab, name)
-            cleanup.callback(server.start)
-            server.stop()
+            match chosen.how:
+                case Failure.STOPPED:
+                    cleanup.callback(server.start)
+                    server.stop()
+                case Failure.FROZEN:
+                    cleanup.callback(server._front._program.send, signal.SIGCONT)
+                    server._front._program.send(signal.SIGSTOP)
+                case Failure.BROKEN:
+                    cleanup.callback(server.start)
+                    server.stop_backend()
         yield
 
 
@@ -92,10 +117,14 @@ def outage(
     )
     lab.push(image, chosen.name)
     started = Outage(start_shared(chosen.settings), registry, image, reference(registry, chosen.name), chosen.login)
-    for kind in ("skopeo", "podman", "dockerd", "containerd"):
+    for kind in ("skopeo", "podman", "dockerd", "containerd", "cri"):
         pulled = start_early(kind, started.proxy).pull(started.reference, chosen.login)
         assert pulled.returncode == 0, pulled.stderr
-    with stopped(lab, chosen.gone):
+    if chosen.later:
+        started.proxy.stop()
+        started.proxy.settings.update(chosen.later)
+        started.proxy.start()
+    with failing(lab, chosen):
         yield started
 
 
@@ -107,6 +136,8 @@ def outage(
         plan("token server", fails=LOCAL_TOKENS, slow=False),
         plan("everything", fails=LOCAL_TOKENS),
         plan("open registry"),
+        plan("silent registry"),
+        plan("broken registry"),
         plan("operator's login"),
         plan("own login", fails=GRACE),
         plan("own Basic login"),
@@ -142,3 +173,32 @@ def test_a_private_image_stays_private(outage: Outage, start_client: StartClient
     """What was pulled with a login is for nobody else, now that the registry cannot be asked."""
     assert start_client(kind, outage.proxy).pull(outage.reference).returncode != 0
     assert start_client(kind, outage.proxy).pull(outage.reference, wrong).returncode != 0
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+@pytest.mark.parametrize("outage", [plan("offline", fails=OFFLINE)], indirect=True)
+def test_offline_asks_nobody(lab: Lab, outage: Outage, start_client: StartClient, kind: str) -> None:
+    """With `OFFLINE=true` a warm image is pulled without a request to registry or token server."""
+    log, tokens = lab.hub.log.mark(), lab.auth.log.mark()
+    client = start_client(kind, outage.proxy)
+    pulled = client.pull(outage.reference)
+    assert pulled.returncode == 0, pulled.stderr
+    client.check(outage.reference, outage.image)
+    assert (log.count(), tokens.count()) == (0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=False, reason=OPEN_PING)
+@pytest.mark.parametrize("kind", LOGIN_CLIENTS)
+def test_no_login_is_confirmed_for_a_registry_never_seen(
+    lab: Lab, start_shared: StartShared, start_client: StartClient, wrong: Login, kind: str
+) -> None:
+    """A proxy that has a login and was started in the outage knows no challenge, and must not say yes."""
+    everything = Plan("hub", ("hub", "auth"))
+    for server in (lab.hub, lab.auth):
+        server.start()
+    with failing(lab, everything):
+        proxy = start_shared({"AUTH_REGISTRIES": f"docker.io:{ALICE.pair}"})
+        done = start_client(kind, proxy).login("docker.io", wrong)
+    assert done is not None
+    assert done.returncode != 0

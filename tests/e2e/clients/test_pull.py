@@ -19,12 +19,6 @@ OPERATOR = {
 
 
 @pytest.fixture(scope="module")
-def open_proxy(start_shared: StartShared) -> Proxy:
-    """Start a proxy without credentials."""
-    return start_shared()
-
-
-@pytest.fixture(scope="module")
 def operator_proxy(start_shared: StartShared) -> Proxy:
     """Start a proxy that has logins for the registries."""
     return start_shared(OPERATOR)
@@ -38,7 +32,7 @@ def operator_proxy(start_shared: StartShared) -> Proxy:
 def test_a_public_image_is_fetched_once(
     lab: Lab, open_proxy: Proxy, start_client: StartClient, build_image: MakeImage, kind: str, registry_name: str
 ) -> None:
-    """Cold, each manifest and blob comes from the registry exactly once; warm, none; the content is right each time."""
+    """Cold, each manifest and blob comes from the registry exactly once; warm, none; the content is always right."""
     image = build_image(architectures=("amd64", "arm64"))
     registry: Registry = getattr(lab, registry_name)
     name = f"library/{registry_name}-{kind}"

@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from lab.programs import LabError, Program, find_program
+from lab.clients.client import Way
+from lab.programs import DEBIAN_PACKAGES, LabError, Program, find_program
 
 MACHINE = Path("/")
 """The root of this machine."""
@@ -44,20 +45,24 @@ mount -t tmpfs tmpfs "$root/dev/shm"
 mkdir -p "$root$directory" "$root/etc/ssl/certs" "$root/run/lock"
 mount --bind "$directory" "$root$directory"
 cat "$directory/ca.crt" >>"$root/etc/ssl/certs/ca-certificates.crt"
-cp -R "$directory/files/." "$root/"
+cp -R --remove-destination "$directory/files/." "$root/"
 exec chroot "$root" "$@"
 """
 
 
 class Cell:
-    """One small machine whose system trust store has `ca_files` besides what is there. Close it."""
+    """One small machine that knows the way to registries. Close it."""
 
-    def __init__(self, directory: Path, ca_files: Sequence[Path], root: Path = MACHINE) -> None:
+    def __init__(self, directory: Path, way: Way, root: Path = MACHINE) -> None:
         self.directory = directory
         self.root = root
         for name in ("files", "home", "tree"):
             (directory / name).mkdir(parents=True)
-        (directory / "ca.crt").write_text("".join(file.read_text() for file in ca_files))
+        (directory / "ca.crt").write_text("".join(file.read_text() for file in way.ca_files))
+        # no name server: a client that asks for a registry by itself must fail, not leave the machine
+        self.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")
+        for path, text in way.files.items():
+            self.write(path, text)
         self._daemons: list[Program] = []
 
     def __enter__(self) -> Self:
@@ -125,6 +130,8 @@ class Cell:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _entering(self, command: Sequence[str]) -> list[str]:
+        if self.root == MACHINE and command[0] in DEBIAN_PACKAGES:
+            find_program(command[0])
         namespaces = ["--mount", "--pid", "--fork", "--kill-child"]
         enter = ["sh", "-c", _ENTER, "cell", str(self.directory), str(self.root)]
         return [find_program("unshare"), *namespaces, *enter, *command]

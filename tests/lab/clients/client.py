@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -30,6 +30,8 @@ class Way:
     ca_files: tuple[Path, ...]
     """What the system's trust store has besides: our CA, and the CA of those hosts that are tunnelled to."""
     door: Door = Door.PROXY
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Further files of the client's machine, by absolute path."""
 
     @property
     def environment(self) -> Mapping[str, str]:

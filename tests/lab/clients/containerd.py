@@ -26,12 +26,12 @@ class ContainerdClient:
 
     def __init__(self, directory: Path, way: Way, root: Path = MACHINE) -> None:
         self._way = way
-        self._cell = Cell(directory, way.ca_files, root)
+        self._cell = Cell(directory, way, root)
         self.version = "containerd " + self._cell.expect("containerd", "--version").split()[2]
         self._login: Login | None = None
         self._ctr = ["ctr", "--address", f"{directory}/containerd.sock", "images"]
         self._cell.write("/etc/containerd/config.toml", _CONFIGURATION.format(directory=directory))
-        self._cell.write("/etc/containerd/certs.d/_default/hosts.toml", _HOSTS.format(mirror=way.address))
+        write_hosts(self._cell, way)
         self._cell.start("containerd", ["containerd"], directory / "containerd.sock", way.environment)
 
     def login(self, registry: str, login: Login) -> None:
@@ -51,12 +51,22 @@ class ContainerdClient:
         """Ask for the image's digest and hash what is in the content store."""
         listed = self._cell.expect(*self._ctr, "list", f"name=={reference}").splitlines()[1].split()
         assert (listed[0], listed[2]) == (reference, image.digest)
-        expected = Expected.of(image)
-        store = self._cell.directory / "root/io.containerd.content.v1.content/blobs/sha256"
-        for digest in {image.digest, expected.manifest, *expected.blobs}:
-            content = (store / digest.removeprefix("sha256:")).read_bytes()
-            assert f"sha256:{hashlib.sha256(content).hexdigest()}" == digest
+        check_content(self._cell.directory / "root", image)
 
     def close(self) -> None:
         """End the daemon and remove its files."""
         self._cell.close()
+
+
+def write_hosts(cell: Cell, way: Way) -> None:
+    """Give the cell the configuration of a mirror for every registry; it counts where a client is told of it."""
+    cell.write("/etc/containerd/certs.d/_default/hosts.toml", _HOSTS.format(mirror=way.address))
+
+
+def check_content(root: Path, image: Image) -> None:
+    """Hash what is in the content store of a containerd; AssertionError unless it is all of the image's platform."""
+    expected = Expected.of(image)
+    store = root / "io.containerd.content.v1.content/blobs/sha256"
+    for digest in {image.digest, expected.manifest, *expected.blobs}:
+        content = (store / digest.removeprefix("sha256:")).read_bytes()
+        assert f"sha256:{hashlib.sha256(content).hexdigest()}" == digest

@@ -19,7 +19,7 @@ class DockerClient:
 
     def __init__(self, directory: Path, way: Way, root: Path = MACHINE, *, containerd_store: bool = False) -> None:
         self._way = way
-        self._cell = Cell(directory, way.ca_files, root)
+        self._cell = Cell(directory, way, root)
         self.version = self._cell.expect("dockerd", "--version").partition(",")[0]
         self._docker = ["docker", "--host", f"unix://{directory}/docker.sock", "--config", str(directory / "config")]
         self._keeps_manifests = containerd_store
@@ -66,8 +66,8 @@ class DockerClient:
         context = self._cell.directory / "context"
         context.mkdir(exist_ok=True)
         (context / "Dockerfile").write_text(f"FROM {base}\nCOPY Dockerfile /\n")
-        environment = {**self._way.environment, "DOCKER_BUILDKIT": "1"}
-        return self._cell.run(*self._docker, "build", "--tag", "built", str(context), environment=environment)
+        command = [*self._docker, "build", "--tag", "built", str(context)]
+        return self._cell.run(*command, environment={"DOCKER_BUILDKIT": "1"})
 
     def check(self, reference: str, image: Image) -> None:
         """Ask the daemon; it hashed the layers when it unpacked them."""

@@ -12,10 +12,13 @@ from lab.lab import HUB
 from lab.proxy import Proxy
 from lab.registry import Registry
 
-CLIENTS = ("skopeo", "podman", "dockerd", "containerd", pytest.param("buildah", marks=pytest.mark.slow))
-"""Those that this release of Debian has; buildah pulls with the library that podman has, so it may wait."""
+_EARLY = ("skopeo", "podman", "dockerd", "containerd")
+_LATE = ("cri", "buildah")
+"""The first is a containerd, too, and buildah pulls with the library that podman has: they may wait."""
+CLIENTS = (*_EARLY, *(pytest.param(name, marks=pytest.mark.slow) for name in _LATE))
+"""Those that this release of Debian has."""
 
-LOGIN_CLIENTS = tuple(client for client in CLIENTS if client != "containerd")
+LOGIN_CLIENTS = ("skopeo", "podman", "dockerd", pytest.param("buildah", marks=pytest.mark.slow))
 """Those that have a command to log in."""
 
 

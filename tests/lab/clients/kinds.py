@@ -1,6 +1,7 @@
 """The clients by name."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -8,6 +9,7 @@ from lab.clients.buildah import BuildahClient
 from lab.clients.cell import MACHINE
 from lab.clients.client import Client, Way
 from lab.clients.containerd import ContainerdClient
+from lab.clients.cri import CriClient
 from lab.clients.dockerd import DockerClient
 from lab.clients.oras import OrasClient
 from lab.clients.podman import PodmanClient
@@ -26,7 +28,9 @@ KINDS: Mapping[str, Kind] = {
     "skopeo": SkopeoClient,
     "podman": PodmanClient,
     "dockerd": DockerClient,
+    "dockerd-containerd-store": partial(DockerClient, containerd_store=True),
     "containerd": ContainerdClient,
+    "cri": CriClient,
     "buildah": BuildahClient,
     "oras": OrasClient,
 }

@@ -14,7 +14,7 @@ class OrasClient:
 
     def __init__(self, directory: Path, way: Way, root: Path = MACHINE) -> None:
         self._way = way
-        self._cell = Cell(directory, way.ca_files, root)
+        self._cell = Cell(directory, way, root)
         self.version = "oras " + self._cell.expect("oras", "version").split()[1]
         self._pulled: dict[str, Path] = {}
 

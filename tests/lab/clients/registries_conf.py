@@ -1,4 +1,4 @@
-"""The configuration that skopeo, podman and buildah share: containers/image's and containers/storage's in /etc."""
+"""What skopeo, podman and buildah share: the files of containers/image and containers/storage in /etc."""
 
 import json
 

@@ -15,7 +15,7 @@ class SkopeoClient:
 
     def __init__(self, directory: Path, way: Way, root: Path = MACHINE) -> None:
         self._way = way
-        self._cell = Cell(directory, way.ca_files, root)
+        self._cell = Cell(directory, way, root)
         registries_conf.configure(self._cell)
         self.version = self._cell.expect("skopeo", "--version").strip()
         self._pulled: dict[str, Path] = {}
