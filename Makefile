@@ -9,7 +9,7 @@ CONTAINER_PROGRAMS := avahi-daemon:avahi-daemon avahi-publish:avahi-utils builda
 	dbus-daemon:dbus-daemon debootstrap:debootstrap docker-compose:docker-compose ip:iproute2 podman:podman \
 	podman-compose:podman-compose runc:runc /usr/lib/podman/netavark:netavark /usr/lib/podman/aardvark-dns:aardvark-dns \
 	systemd-analyze:systemd
-SHELL_SCRIPTS := entrypoint.sh .ci/run $(wildcard scripts/* docs/deploy/*/*.sh)
+SHELL_SCRIPTS := entrypoint.sh .ci/run $(wildcard scripts/* docs/deploy/*/*.sh config/kubernetes/*/*/*.sh)
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -21,6 +21,7 @@ serve: ## Start the proxy on port 3128, with cache and CA under var/
 test: ## Run all tests; ARGS="-k word" selects some
 	@scripts/bootstrap dev
 	@scripts/test-packages
+	@scripts/kubernetes-tools
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-container: ## Build the image and run it and the recipes of docs/deploy, as root; elsewhere it says why not
