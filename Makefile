@@ -1,6 +1,6 @@
 # Every target sets up what it needs; nothing has to be installed before.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-container bench check lint format lock clean
+.PHONY: help serve test test-clients test-container bench check lint format lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -10,6 +10,9 @@ CONTAINER_PROGRAMS := avahi-daemon:avahi-daemon avahi-publish:avahi-utils builda
 	podman-compose:podman-compose runc:runc /usr/lib/podman/netavark:netavark /usr/lib/podman/aardvark-dns:aardvark-dns \
 	systemd-analyze:systemd
 SHELL_SCRIPTS := entrypoint.sh .ci/run $(wildcard scripts/* docs/deploy/*/*.sh config/kubernetes/*/*/*.sh)
+# The real clients that need root: program:Debian package.
+CLIENT_PROGRAMS := buildah:buildah ctr:containerd debootstrap:debootstrap dockerd:docker.io podman:podman runc:runc
+SHELL_SCRIPTS := entrypoint.sh .ci/run $(wildcard scripts/* docs/deploy/*/*.sh)
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -22,7 +25,14 @@ test: ## Run all tests; ARGS="-k word" selects some
 	@scripts/bootstrap dev
 	@scripts/test-packages
 	@scripts/kubernetes-tools
+	-@scripts/test-packages $(CLIENT_PROGRAMS)
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-clients: ## Pull with every real client, Debian's and those of its next release, as root; elsewhere it says why not
+	@scripts/bootstrap dev
+	@scripts/test-packages
+	-@scripts/test-packages $(CLIENT_PROGRAMS)
+	@$(BIN)/python -m pytest -m clients --timeout=600 tests/e2e/clients $(ARGS)
 
 test-container: ## Build the image and run it and the recipes of docs/deploy, as root; elsewhere it says why not
 	@scripts/bootstrap dev

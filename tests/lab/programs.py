@@ -23,10 +23,12 @@ DEBIAN_PACKAGES: Mapping[str, str] = {
     "bwrap": "bubblewrap",
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
+    "ctr": "containerd",
     "dbus-daemon": "dbus-daemon",
     "debootstrap": "debootstrap",
     "docker-compose": "docker-compose",
     "docker-registry": "docker-registry",
+    "dockerd": "docker.io",
     "ip": "iproute2",
     "nginx": "nginx-light",
     "podman": "podman",
@@ -34,6 +36,7 @@ DEBIAN_PACKAGES: Mapping[str, str] = {
     "runc": "runc",
     "shellcheck": "shellcheck",
     "skopeo": "skopeo",
+    "unshare": "util-linux",
 }
 
 _START_LIMIT_S = 20.0
