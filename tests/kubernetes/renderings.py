@@ -1,4 +1,4 @@
-"""The manifests that are checked: what an operator can make of kustomize base, overlay and components, and of the chart."""
+"""The manifests that are checked: what operators can make of base, overlay, components, and of the chart."""
 
 import os
 from collections.abc import Callable, Mapping

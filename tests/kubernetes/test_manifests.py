@@ -1,6 +1,7 @@
 """config/kubernetes and config/helm: accepted by Kubernetes, right in themselves, and equal to one another."""
 
 import copy
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -144,7 +145,10 @@ def test_the_rules_of_the_restricted_level_are_checked() -> None:
     bare = {"containers": [{"name": "a"}]}
     assert violations(bare) == ["allowPrivilegeEscalation", "runAsNonRoot", "seccompProfile", "capabilities"]
     wrong = {
-        **{"hostNetwork": True, "hostPID": True, "hostIPC": True, "volumes": [{"name": "a", "hostPath": {}}]},
+        "hostNetwork": True,
+        "hostPID": True,
+        "hostIPC": True,
+        "volumes": [{"name": "a", "hostPath": {}}],
         "securityContext": {
             "sysctls": [{}],
             "seLinuxOptions": {"type": "spc_t"},
@@ -154,7 +158,10 @@ def test_the_rules_of_the_restricted_level_are_checked() -> None:
             {
                 "ports": [{"hostPort": 80}],
                 "securityContext": {
-                    **{"privileged": True, "procMount": "Unmasked", "runAsUser": 0, "allowPrivilegeEscalation": True},
+                    "privileged": True,
+                    "procMount": "Unmasked",
+                    "runAsUser": 0,
+                    "allowPrivilegeEscalation": True,
                     "capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN"]},
                     "appArmorProfile": {"type": "Unconfined"},
                     "seccompProfile": {"type": "Unconfined"},
@@ -303,7 +310,6 @@ def test_the_chart_refuses_what_it_does_not_know(value: str) -> None:
 
 def test_the_schema_knows_every_value() -> None:
     """Each value of values.yaml stands in the schema, and the other way round."""
-    import json
 
     def keys(tree: Any, prefix: str = "") -> set[str]:
         found = {f"{prefix}{key}" for key in tree}

@@ -28,7 +28,7 @@ _LIMIT_S = 60.0
 
 
 def tool(name: str) -> str:
-    """Return the path of helm or kubectl. Skips where none is made for this machine, LabError if it is not installed."""
+    """Return the path of helm or kubectl. Skips where there is none for this machine; LabError if it is missing."""
     pinned = _TOOLS / "bin" / name
     if platform.machine() == "x86_64":
         if not pinned.exists():

@@ -201,6 +201,11 @@ restore_registry() {
     elif is_ours "$folder/hosts.toml"; then
         rm -f "$folder/hosts.toml"
         say "$1: removed"
+    elif cmp -s "$folder/$old_file" "$folder/hosts.toml"; then
+        # Killed after the link was made and before it was needed.
+        rm -f "$folder/$old_file"
+    elif is_there "$folder/$old_file"; then
+        say "$1: somebody has written $folder/hosts.toml; what was there before is $folder/$old_file"
     fi
     if grep -qxF -e "$1" "$made_folders" 2>/dev/null; then
         rmdir "$folder" 2>/dev/null || :
