@@ -190,8 +190,7 @@ def test_nothing_is_written_where_containerd_would_not_read_it(node: Node, confi
         "version = 3\n  [plugins.'io.containerd.cri.v1.images'.registry]  # here\n    config_path = '{hosts}' # all\n",
         '[plugins.cri.registry]\nconfig_path="{hosts}"\n',
         '[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "/etc/x:{hosts}/:/etc/docker/certs.d"\n',
-        '[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = ""\n[plugins."b".registry]\n'
-        'config_path = "{hosts}"\n',
+        '[plugins."a".registry]\nconfig_path = ""\n[plugins."b".registry]\nconfig_path = "{hosts}"\n',
     ],
 )
 def test_every_form_of_the_configuration_is_read(node: Node, configuration: str) -> None:
