@@ -37,6 +37,7 @@ test-clients: ## Pull with every real client, Debian's and those of its next rel
 test-container: ## Build the image and run it and the recipes of docs/deploy, as root; elsewhere it says why not
 	@scripts/bootstrap dev
 	-@scripts/test-packages $(CONTAINER_PROGRAMS)
+	@scripts/kubernetes-tools
 	@$(BIN)/python -m pytest -m container --timeout=600 tests/container $(ARGS)
 
 bench: ## Compare with nginx, docker-registry, Squid and mitmdump; ARGS="--quick" for a look
