@@ -23,15 +23,23 @@ OLDEST, NEWEST = "1.27", "1.37"
 SCRIPT = KUSTOMIZE / "overlays/containerd-nodes/node-mirrors.sh"
 
 
-@pytest.fixture(params=RENDERINGS, scope="module")
-def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, ...]:
-    return RENDERINGS[request.param](tmp_path_factory.mktemp("rendering"))
+type Rendered = Mapping[str, tuple[Manifest, ...]]
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    return {name: render(tmp_path_factory.mktemp("rendering")) for name, render in RENDERINGS.items()}
+
+
+@pytest.fixture(params=RENDERINGS)
+def manifests(request: pytest.FixtureRequest, rendered: Rendered) -> tuple[Manifest, ...]:
+    return rendered[request.param]
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
-def test_kubernetes_accepts_them(manifests: tuple[Manifest, ...], version: str, tmp_path: Path) -> None:
+def test_kubernetes_accepts_them(rendered: Rendered, version: str, tmp_path: Path) -> None:
     """Oldest and newest release know every field and take every value."""
-    assert schema_problems(manifests, version, tmp_path) == ""
+    assert schema_problems(rendered, version, tmp_path) == ""
 
 
 def test_the_oldest_release_is_the_one_that_the_chart_names() -> None:
@@ -46,7 +54,7 @@ def test_a_field_that_does_not_exist_is_found(tmp_path: Path) -> None:
     workload = next(one for one in wrong if one["kind"] == "StatefulSet")
     workload["spec"]["template"]["spec"]["containers"][0]["readOnlyRootFilesystem"] = True
 
-    assert "readOnlyRootFilesystem" in schema_problems(wrong, NEWEST, tmp_path)
+    assert "readOnlyRootFilesystem" in schema_problems({"wrong": wrong}, NEWEST, tmp_path)
 
 
 def workloads(manifests: tuple[Manifest, ...]) -> list[Manifest]:
@@ -117,10 +125,10 @@ def test_the_proxy_is_restricted(manifests: tuple[Manifest, ...]) -> None:
     assert spec["automountServiceAccountToken"] is False
 
 
-def test_the_pods_on_nodes_may_do_only_what_they_need(tmp_path: Path) -> None:
+def test_the_pods_on_nodes_may_do_only_what_they_need(rendered: Rendered) -> None:
     """They are root and have two folders of the node, one to read; all else is restricted, too."""
     for name in ("containerd-nodes", "chart, nodes"):
-        spec = named(RENDERINGS[name](tmp_path), "DaemonSet")["spec"]["template"]["spec"]
+        spec = named(rendered[name], "DaemonSet")["spec"]["template"]["spec"]
         mounts = {mount["name"]: mount.get("readOnly", False) for mount in spec["containers"][0]["volumeMounts"]}
 
         assert sorted(violations(spec)) == ["runAsNonRoot", "runAsUser", "volume hostPath", "volume hostPath"]
@@ -128,9 +136,9 @@ def test_the_pods_on_nodes_may_do_only_what_they_need(tmp_path: Path) -> None:
         assert mounts == {"script": True, "state": False, "containerd": True, "hosts": False}
 
 
-def test_each_namespace_admits_its_pods(tmp_path: Path) -> None:
+def test_each_namespace_admits_its_pods(rendered: Rendered) -> None:
     """The proxy's enforces what the proxy keeps; the other one is for pods with folders of the node."""
-    found = RENDERINGS["containerd-nodes"](tmp_path)
+    found = rendered["containerd-nodes"]
     levels = {
         one["metadata"]["name"]: one["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
         for one in of_kind(found, "Namespace")
@@ -200,18 +208,18 @@ def without_what_tools_add(manifests: tuple[Manifest, ...]) -> dict[tuple[str, s
     return found
 
 
-def test_chart_and_kustomize_make_the_same() -> None:
+def test_chart_and_kustomize_make_the_same(rendered: Rendered) -> None:
     """Every object is equal in every field, the nodes' included."""
-    of_kustomize = without_what_tools_add(kustomize(KUSTOMIZE / "overlays/containerd-nodes"))
-    of_chart = without_what_tools_add(helm("--set", "nodes.enabled=true"))
+    of_kustomize = without_what_tools_add(rendered["containerd-nodes"])
+    of_chart = without_what_tools_add(rendered["chart, nodes"])
 
     assert len(of_kustomize) == 9
     assert of_chart == of_kustomize
 
 
-def test_chart_and_components_make_the_same(tmp_path: Path) -> None:
+def test_chart_and_components_make_the_same(rendered: Rendered) -> None:
     """Each component is one value of the chart."""
-    of_components = without_what_tools_add(RENDERINGS["base, all components"](tmp_path))
+    of_components = without_what_tools_add(rendered["base, all components"])
     values = ("service.type=NodePort", "ca.secretName=registry-proxy-ca", "openshift=true")
     of_chart = without_what_tools_add(helm(*(argument for value in values for argument in ("--set", value))))
 
@@ -272,13 +280,13 @@ def test_nodes_use_the_proxy_for_what_it_caches() -> None:
     assert values["settings"]["registries"] == of_proxy
 
 
-def test_versions_are_those_of_the_project() -> None:
+def test_versions_are_those_of_the_project(rendered: Rendered) -> None:
     """Chart, base and overlay start the image of this version."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
 
     assert (chart["version"], chart["appVersion"]) == (version, version)
-    for one in workloads(kustomize(KUSTOMIZE / "overlays/containerd-nodes")):
+    for one in workloads(rendered["containerd-nodes"]):
         assert one["spec"]["template"]["spec"]["containers"][0]["image"] == f"registry-proxy:{version}"
 
 

@@ -12,6 +12,7 @@ from lab.clients.cell import Cell, why_not
 from lab.image import Image, make_image
 from lab.lab import Lab
 from lab.programs import Program, find_program
+from lab.proxy import Proxy
 
 pytestmark = pytest.mark.e2e
 
@@ -91,6 +92,14 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cell]:
 
 
 @pytest.fixture
+def proxy(lab: Lab, image: Image, tmp_path: Path) -> Iterator[Proxy]:
+    """Start the proxy itself."""
+    assert image.digest
+    with lab.proxy(tmp_path / "proxy") as running:
+        yield running
+
+
+@pytest.fixture
 def node(machine: Cell, mirror: Registry) -> Node:
     return Node(machine.directory / "containerd", {"PROXY_URL": f"http://{mirror.address}"})
 
@@ -118,6 +127,16 @@ def test_containerd_pulls_through_the_proxy_until_the_pod_goes(machine: Cell, no
     assert node.state() == before
     assert pull(machine, node, "docker.io/library/on-nodes:latest") != "", "there is no way to Docker Hub from here"
     assert len(mirror.asked) == asked
+
+
+def test_the_proxy_answers_what_containerd_asks(machine: Cell, node: Node, mirror: Registry, proxy: Proxy) -> None:
+    """The mirror door caches it for the registry that is named; the registry needs no way from the node."""
+    pytest.importorskip("regproxy.stack.mirror_door", reason="this proxy has no mirror door yet")
+    assert node.run("apply", PROXY_URL=f"http://{proxy.address}", REGISTRIES="noauth.lab.test").returncode == 0
+
+    assert pull(machine, node, "noauth.lab.test/library/on-nodes:latest") == ""
+    assert '"proxy_host":"noauth.lab.test"' in proxy.log
+    assert mirror.asked == []
 
 
 def test_without_the_proxy_containerd_goes_to_the_registry(

@@ -71,14 +71,18 @@ def _manifests(completed: subprocess.CompletedProcess[str]) -> tuple[Manifest, .
     return tuple(manifest for manifest in yaml.safe_load_all(completed.stdout) if manifest)
 
 
-def schema_problems(manifests: Sequence[Manifest], version: str, directory: Path) -> str:
-    """Return what Kubernetes of this version would not accept, fields it does not know included; empty if nothing."""
-    file = directory / "manifests.yaml"
-    file.write_text(yaml.safe_dump_all(manifests))
-    command = [sys.executable, "-m", "kubernetes_validate", "-k", version, "--strict", "--quiet", str(file)]
+def schema_problems(renderings: Mapping[str, Sequence[Manifest]], version: str, directory: Path) -> str:
+    """Return what Kubernetes of this version would not accept, fields it does not know included; empty if nothing.
+
+    Files are named after the keys, so that a problem says where it is.
+    """
     packages = _TOOLS / "python"
     if not packages.is_dir():
         raise LabError("kubernetes-validate is not installed: run scripts/kubernetes-tools")
+    command = [sys.executable, "-m", "kubernetes_validate", "-k", version, "--strict", "--quiet"]
+    for name, manifests in renderings.items():
+        (directory / f"{name}.yaml").write_text(yaml.safe_dump_all(manifests))
+        command.append(str(directory / f"{name}.yaml"))
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(packages)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
     return "" if done.returncode == 0 else done.stdout + done.stderr or "refused without a word"
