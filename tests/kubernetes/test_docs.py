@@ -16,7 +16,7 @@ from regproxy.settings import load_settings
 
 PAGE = ROOT / "docs/deploy/kubernetes.md"
 TEXT = PAGE.read_text()
-COMMANDS = [
+COMMANDS: list[str] = [
     command
     for block in re.findall(r"^```sh\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
     for command in block.replace("\\\n", " ").splitlines()
