@@ -9,6 +9,7 @@ CONTAINER_PROGRAMS := avahi-daemon:avahi-daemon avahi-publish:avahi-utils builda
 	dbus-daemon:dbus-daemon debootstrap:debootstrap docker-compose:docker-compose ip:iproute2 podman:podman \
 	podman-compose:podman-compose runc:runc /usr/lib/podman/netavark:netavark /usr/lib/podman/aardvark-dns:aardvark-dns \
 	systemd-analyze:systemd
+SHELL_SCRIPTS := entrypoint.sh .ci/run $(wildcard scripts/* docs/deploy/*/*.sh config/kubernetes/*/*/*.sh)
 # The real clients that need root: program:Debian package.
 CLIENT_PROGRAMS := buildah:buildah ctr:containerd debootstrap:debootstrap dockerd:docker.io podman:podman runc:runc
 SHELL_SCRIPTS := entrypoint.sh .ci/run $(wildcard scripts/* docs/deploy/*/*.sh)
@@ -23,6 +24,7 @@ serve: ## Start the proxy on port 3128, with cache and CA under var/
 test: ## Run all tests; ARGS="-k word" selects some
 	@scripts/bootstrap dev
 	@scripts/test-packages
+	@scripts/kubernetes-tools
 	-@scripts/test-packages $(CLIENT_PROGRAMS)
 	@$(BIN)/python -m pytest $(ARGS)
 
@@ -35,6 +37,7 @@ test-clients: ## Pull with every real client, Debian's and those of its next rel
 test-container: ## Build the image and run it and the recipes of docs/deploy, as root; elsewhere it says why not
 	@scripts/bootstrap dev
 	-@scripts/test-packages $(CONTAINER_PROGRAMS)
+	@scripts/kubernetes-tools
 	@$(BIN)/python -m pytest -m container --timeout=600 tests/container $(ARGS)
 
 bench: ## Compare with nginx, docker-registry, Squid and mitmdump; ARGS="--quick" for a look
