@@ -34,10 +34,8 @@ registry_table() {
 
 # plan_config_path: without it the image service does not look at hosts.toml.
 plan_config_path() {
-    mkdir -p "$work/new/etc/containerd"
     theirs $config >"$work/config.toml"
-    cp "$work/config.toml" "$work/before.toml"
-    dump "$work/before.toml" >"$work/before.dump" || die "containerd cannot read $config: repair it first"
+    dump "$work/config.toml" >"$work/before.dump" || die "containerd cannot read $config: repair it first"
     if grep '^disabled_plugins' "$work/before.dump" | grep -Eq '"(io\.containerd\.grpc\.v1\.)?cri"'; then
         say "containerd's image service for Kubernetes is off: for ctr use --hosts-dir $folder, nerdctl finds it itself"
         return
@@ -61,15 +59,16 @@ plan_config_path() {
         die "$config is of an old form (no version = 2): set config_path = \"$folder\" in its registry table yourself"
     fi
     set_config_path "$table" <"$work/config.toml" >"$work/after.toml"
-    # containerd itself says whether this changes what is meant, and nothing else.
-    dump "$work/after.toml" >"$work/after.dump" || die "containerd would not read the changed $config; nothing was changed"
+    # containerd itself says whether this changes what is meant, and nothing else. The dump has the name of the file.
+    mv "$work/after.toml" "$work/config.toml"
+    dump "$work/config.toml" >"$work/after.dump" || die "containerd would not read the changed $config; nothing was changed"
     sed '/config_path = /d' "$work/before.dump" >"$work/before.rest"
     sed '/config_path = /d' "$work/after.dump" >"$work/after.rest"
     if ! registry_table "$work/after.dump" | grep -qxF "path $folder" ||
         ! cmp -s "$work/before.rest" "$work/after.rest"; then
         die "$config cannot be changed safely from here: set config_path = \"$folder\" in [$table] yourself; nothing was changed"
     fi
-    want block restart $config <"$work/after.toml"
+    want block restart $config <"$work/config.toml"
 }
 
 # set_config_path TABLE: the configuration of standard input with config_path in TABLE.

@@ -308,6 +308,9 @@ has_plan() { [ -s "$work/plan" ] || [ -f "$state/pending" ]; }
 install_client() {
     need_proxy
     if [ -n "$fingerprint" ] || [ "$door" = proxy ]; then fetch_ca; fi
+    if [ "$door" = mirror ] && ! has_mirror; then
+        die "the proxy at $proxy has no mirror door: nothing was changed; ?door=proxy is the other one"
+    fi
     plan_client
     unwant
     if ! has_plan; then
@@ -377,12 +380,14 @@ check_proxy() {
     esac
 }
 
-# check_mirror: what a client asks a mirror first.
+# has_mirror: what a client asks a mirror first.
+has_mirror() { get "$proxy/v2/" >/dev/null 2>&1; }
+
 check_mirror() {
-    if get "$proxy/v2/" >/dev/null; then
+    if has_mirror; then
         passed "the mirror answers at $proxy/v2/"
     else
-        failed "$proxy/v2/ is no mirror: does this proxy have the mirror door?"
+        failed "the mirror does not answer at $proxy/v2/"
     fi
 }
 
