@@ -1,6 +1,6 @@
 #!/bin/sh
 # Says whether this host uses the registry proxy {{ base_url }}, and what to do where it does not. Changes nothing.
-#   curl -fsS {{ own_url | sh }} | sh          as root it sees more
+# Run it:  curl -fsS {{ own_url | sh }} | sh    (as root it sees more)
 # shellcheck disable=SC2034  # the variables are those of every script
 
 client='doctor'

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Points {{ title }} at the registry proxy {{ base_url }}. Shows what it would change and asks first.
-#   curl -fsS {{ own_url | sh }} | {{ "sh" if for_user else "sudo sh" }}                     set up
-#   curl -fsS {{ own_url | sh }} | {{ "sh" if for_user else "sudo sh" }} -s -- --uninstall   undo
+# Set up:  curl -fsS {{ own_url | sh }} | {{ "sh" if for_user else "sudo sh" }}
+# Undo:    curl -fsS {{ own_url | sh }} | {{ "sh" if for_user else "sudo sh" }} -s -- --uninstall
 # shellcheck disable=SC2034  # not every script needs all of them
 
 client={{ client | sh }}
