@@ -25,12 +25,8 @@ plan_client() {
     if [ "$door" = proxy ]; then
         want_ca
         # Where daemon.json names a proxy, the daemon does not look at its environment.
-        if [ -s $daemon_json ] && theirs $daemon_json >"$work/daemon.json" &&
-            [ -s "$work/daemon.json" ] && names_a_proxy "$work/daemon.json"; then
-            plan_proxies
-        else
-            want_environment docker ''
-        fi
+        theirs $daemon_json >"$work/daemon.json"
+        if names_a_proxy "$work/daemon.json"; then plan_proxies; else want_environment docker ''; fi
     elif [ "$uses_containerd" = yes ]; then
         want_hosts_toml /etc/docker/certs.d
     else
@@ -45,7 +41,10 @@ plan_client() {
 
 names_a_proxy() {
     grep -q '"proxies"' "$1" || return 1
-    json has "$1" proxies
+    answer=0
+    json has "$1" proxies || answer=$?
+    if [ "$answer" = 1 ]; then die "$daemon_json cannot be read: it must be valid JSON; nothing was changed"; fi
+    [ "$answer" = 0 ]
 }
 
 plan_proxies() {

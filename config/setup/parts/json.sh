@@ -3,7 +3,7 @@
 
 # json merge FILE ADDITION: lists get what is new in front, objects are merged, other values replaced.
 # json undo BEFORE AFTER NOW: NOW without what AFTER has and BEFORE has not.
-# json has FILE KEY: whether the object has it.
+# json has FILE KEY: 0 if the object has it, 2 if not, 1 if it cannot be read.
 json() {
     if has python3; then
         python3 - "$@" <<'PYTHON'
@@ -41,7 +41,7 @@ def undo(before, after, now):
 
 action, *paths = sys.argv[1:]
 if action == "has":
-    sys.exit(paths[1] not in load(paths[0]))
+    sys.exit(0 if paths[1] in load(paths[0]) else 2)
 texts = [load(path) for path in paths]
 result = {"merge": merge, "undo": undo}[action](*texts)
 if result == load(paths[0 if action == "merge" else -1]):
@@ -52,7 +52,11 @@ else:
 PYTHON
     elif has jq; then
         case $1 in
-            has) jq -e --arg key "$3" 'has($key)' "$2" >/dev/null ;;
+            has)
+                jq -e --arg key "$3" 'has($key)' "$2" >/dev/null && return
+                # 1 is jq's word for false.
+                if [ "$?" = 1 ]; then return 2; else return 1; fi
+                ;;
             merge)
                 jq -n --slurpfile old "$2" --slurpfile new "$3" '
                     def merge($old; $new):
