@@ -77,9 +77,11 @@ class ThrowawayRoot:
             raise LabError(f"no throw-away root: {error}")
         self._started: list[subprocess.Popen[bytes]] = []
         self.write("usr/local/bin/systemctl", _SYSTEMCTL, mode=0o755)
-        # Java's own copy of the trust store takes seconds to make, and has the time in it.
+        # Java's own copy of the trust store takes seconds to make, and has the time in it; the usual authorities take some more.
         for hook in (self.path / "etc/ca-certificates/update.d").glob("*"):
             hook.unlink()
+        self.write("etc/ca-certificates.conf", "")
+        self.run("update-ca-certificates", "--fresh")
 
     def __enter__(self) -> Self:
         return self
