@@ -169,7 +169,7 @@ class TestDocker:
 
     @pytest.mark.parametrize("tool", ["python3", pytest.param("jq", marks=pytest.mark.slow)])
     def test_a_daemon_json_with_proxies_is_merged(self, root: ThrowawayRoot, run: Run, tool: str) -> None:
-        """What it says elsewhere stays, what was changed since stays too; without such changes it comes back as it was."""
+        """What it says elsewhere stays, also what was changed since; without such changes it comes back as it was."""
         if tool == "jq":
             hide(root, "python3")
         text = '{"data-root": "/srv", "proxies": {"http-proxy": "http://corp:1", "no-proxy": ".theirs"}}\n'
@@ -349,7 +349,7 @@ class TestPodman:
 class TestOthers:
     @pytest.mark.parametrize("client", ["crio", "k3s", "rke2", "minikube"])
     @pytest.mark.parametrize("door", ["mirror", "proxy"])
-    def test_a_round_leaves_nothing(self, root: ThrowawayRoot, run: Run, mirror: str, client: str, door: str) -> None:
+    def test_a_round_leaves_nothing(self, root: ThrowawayRoot, mirror: str, client: str, door: str) -> None:
         """Set up, once more, undo: by each door."""
         root.write("etc/systemd/system/k3s.service", "[Service]\n")
         root.write("etc/systemd/system/k3s.service.env", "K3S_TOKEN=x\n", mode=0o600)

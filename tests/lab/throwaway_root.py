@@ -77,7 +77,7 @@ class ThrowawayRoot:
             raise LabError(f"no throw-away root: {error}")
         self._started: list[subprocess.Popen[bytes]] = []
         self.write("usr/local/bin/systemctl", _SYSTEMCTL, mode=0o755)
-        # Java's own copy of the trust store takes seconds to make, and has the time in it; the usual authorities take some more.
+        # Java's own copy of the trust store takes seconds to make, and has the time in it.
         for hook in (self.path / "etc/ca-certificates/update.d").glob("*"):
             hook.unlink()
         self.write("etc/ca-certificates.conf", "")

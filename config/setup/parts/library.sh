@@ -337,9 +337,10 @@ uninstall_client() {
     ask
     apply
     if [ -s "$state/files" ]; then
-        cut -d ' ' -f 3- "$state/files" | while read -r path; do
+        cut -d ' ' -f 3- "$state/files" >"$work/left"
+        while read -r path; do
             if same "$state/before$path" "$path"; then forget "$path"; fi
-        done
+        done <"$work/left"
     fi
     if [ -s "$state/files" ]; then
         die "these were left as they are, what they held before is in $state/before:" "$(cut -d ' ' -f 3- "$state/files")"
