@@ -113,6 +113,7 @@ def test_a_no_proxy_that_lacks_the_clusters_networks_is_found(
     assert "NO_PROXY of docker has what it must have" in complete
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exceptions", ["", "10.96.0.0/16,127.0.0.1,localhost"])
 def test_a_smaller_network_does_not_cover_a_larger_one(
     doctor: Doctor, root: ThrowawayRoot, proxy: Proxy, exceptions: str

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
@@ -208,6 +209,27 @@ class TestDocker:
         assert root.tree() == untouched
         assert root.tree()[DAEMON_JSON] == before[DAEMON_JSON]
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("door", ["proxy", "mirror"])
+    def test_a_real_daemon_pulls_through_it(
+        self, root: ThrowawayRoot, run: Run, lab: Lab, build_image: MakeImage, tmp_path: Path, door: str
+    ) -> None:
+        """With the environment and the daemon.json that the script made; Docker Hub, which both doors have."""
+        needs(root, "dockerd")
+        lab.push(build_image(), f"library/setup-{door}")
+        root.write(DAEMON_JSON, '{"bridge": "none", "iptables": false, "storage-driver": "vfs"}\n')
+        done = run(f"docker?door={door}", "--yes")
+        if door == "mirror" and "no mirror door" in done.stderr:
+            pytest.skip("this proxy has no mirror door")
+        drop_in = root.read(DROP_IN) if door == "proxy" else ""
+        log = tmp_path / "dockerd.log"
+        root.start("env", *re.findall(r'Environment="(.*)"', drop_in), "dockerd", log=log)
+        root.wait_for("run/docker.sock")
+        create = f"http://docker/images/create?fromImage=setup-{door}&tag=latest"
+        pulled = root.run("curl", "-sS", "--unix-socket", "/run/docker.sock", "-X", "POST", create)
+
+        assert "Downloaded newer image" in pulled.stdout, pulled.stdout + pulled.stderr + log.read_text()
+
     def test_the_mirror_door_and_back_to_the_proxy_door(self, root: ThrowawayRoot, run: Run, mirror: str) -> None:
         """A mirror for Docker Hub beside those that are there; the other door takes it back; undo restores all."""
         root.write(DAEMON_JSON, '{"registry-mirrors": ["https://other"]}\n')
@@ -232,7 +254,10 @@ class TestContainerd:
         "config",
         [
             None,
-            'version = 2\n[plugins]\n  [plugins."io.containerd.grpc.v1.cri".containerd]\n    snapshotter = "native"\n',
+            pytest.param(
+                'version = 2\n[plugins]\n  [plugins."io.containerd.grpc.v1.cri".containerd]\n    snapshotter = "native"\n',
+                marks=pytest.mark.slow,
+            ),
             'version = 2\n[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = "" # none\n[debug]\n',
         ],
     )
@@ -334,6 +359,21 @@ class TestPodman:
         assert (done.returncode, undone.returncode) == (0, 0), done.stderr + undone.stderr
         assert "tmp/home/.config/containers/registries.conf.d/50-registry-proxy-podman.conf" in made
         assert list((root.path / "tmp/home").iterdir()) == []
+
+    @pytest.mark.slow
+    def test_a_real_podman_pulls_through_the_proxy_door(
+        self, root: ThrowawayRoot, run: Run, lab: Lab, build_image: MakeImage
+    ) -> None:
+        """What the drop-in says is podman's environment, and the CA is trusted."""
+        needs(root, "podman")
+        lab.push(build_image(), "setup/engine")
+        run("podman?door=proxy", "--yes")
+        pulled = root.run(
+            *("podman", "--storage-driver=vfs", "pull", "--arch=amd64"),
+            "noauth.lab.test/setup/engine:latest",
+        )
+
+        assert pulled.returncode == 0, pulled.stderr
 
     @pytest.mark.slow
     def test_the_proxy_door_is_in_the_engines_environment(self, root: ThrowawayRoot, run: Run, proxy: Proxy) -> None:
@@ -438,6 +478,23 @@ class TestOthers:
 
         assert list((root.path / folder).iterdir()) == []
         assert [line.split()[0] for line in root.read("run/tool-called").splitlines()] == [tool] * 2
+
+    def test_a_host_without_systemd_has_it_in_its_services_file(self, root: ThrowawayRoot, run: Run) -> None:
+        """OpenRC, as on Alpine: what the file says besides stays."""
+        for gone in ("etc/systemd", "run/systemd"):
+            shutil.rmtree(root.path / gone)
+        root.write("etc/conf.d/docker", 'DOCKER_OPTS="-D"\n')
+        root.write("usr/local/bin/rc-service", '#!/bin/sh\necho "$*" >>/run/rc-called\n', mode=0o755)
+        before = root.tree()
+        done = run("docker?door=proxy", "--yes")
+        environment = root.run("sh", "-c", ". /etc/conf.d/docker; echo $DOCKER_OPTS; env").stdout
+        run("docker?door=proxy", "--yes", "--uninstall")
+
+        assert done.returncode == 0, done.stderr
+        assert environment.startswith("-D\n")
+        assert "\nHTTPS_PROXY=http://127.0.0.1:" in environment
+        assert root.read("run/rc-called").splitlines() == ["docker status", "docker restart"] * 2
+        assert root.tree() == before
 
     def test_a_run_that_was_cut_short_is_finished_by_the_next(self, root: ThrowawayRoot, run: Run) -> None:
         """A restart that failed is done again, although no file is to be changed any more."""

@@ -25,7 +25,8 @@ mkdir /mnt/upper /mnt/work /mnt/root
 mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root
 mount -t proc proc /mnt/root/proc
 mount --rbind /dev /mnt/root/dev
-for empty in tmp root var/lib/containerd; do
+mount --rbind /sys /mnt/root/sys
+for empty in run tmp root var/lib/containerd var/lib/containers var/lib/docker; do
     mkdir -p "/mnt/root/$empty"
     mount -t tmpfs tmpfs "/mnt/root/$empty"
 done
