@@ -118,6 +118,15 @@ class ThrowawayRoot:
         """Return the text of a file."""
         return (self.path / path).read_text()
 
+    def has(self, program: str) -> bool:
+        """Whether a program is there."""
+        return self.run("which", program).returncode == 0
+
+    def hide(self, program: str) -> None:
+        """Let a program be missing."""
+        for directory in ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin"):
+            (self.path / directory / program).unlink(missing_ok=True)
+
     def command(self, words: Sequence[str]) -> list[str]:
         """Return the command that runs `words` inside."""
         inside = ["chroot", "/mnt/root", "env", "-i", f"PATH={_PATH}", "HOME=/root", *words]

@@ -1,13 +1,13 @@
 """`/setup/doctor` on hosts that are right and on hosts that are not: what it says, and that it changes nothing."""
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from lab.lab import Lab
+from lab.client_setup import ClientSetup
 from lab.proxy import Proxy
-from lab.throwaway_root import ThrowawayRoot, why_no_root
+from lab.throwaway_root import ThrowawayRoot
 
 pytestmark = pytest.mark.e2e
 
@@ -16,32 +16,12 @@ DROP_IN = "etc/systemd/system/docker.service.d/registry-proxy.conf"
 type Doctor = Callable[[], subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="module")
-def proxy(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """Start one proxy for this file."""
-    assert lab.hub.address
-    with lab.proxy(tmp_path_factory.mktemp("proxy")) as running:
-        yield running
-
-
-@pytest.fixture
-def root() -> Iterator[ThrowawayRoot]:
-    """Yield a root of its own."""
-    reason = why_no_root()
-    if reason is not None:
-        pytest.skip(reason)
-    with ThrowawayRoot() as throwaway:
-        # Whether Docker is installed here must not matter: it has no daemon, and its settings are its unit's.
-        throwaway.write("usr/local/bin/dockerd", "#!/bin/sh\nexit 1\n", mode=0o755)
-        throwaway.write("usr/local/bin/docker", "#!/bin/sh\nexit 1\n", mode=0o755)
-        yield throwaway
-
-
-def set_up(root: ThrowawayRoot, proxy: Proxy, path: str) -> None:
-    """Run the script of a client, which must end well."""
-    script = proxy.request("GET", f"/setup/{path}").body.decode()
-    done = root.run("sh", "-s", "--", "--yes", script=script)
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.fixture(autouse=True)
+def _docker_is_here(root: ThrowawayRoot) -> None:
+    """Whether Docker is installed must not matter: it has no daemon, and its settings are its unit's."""
+    for name in ("docker", "dockerd"):
+        root.hide(name)
+        root.write(f"usr/local/bin/{name}", "#!/bin/sh\nexit 1\n", mode=0o755)
 
 
 @pytest.fixture
@@ -72,9 +52,9 @@ def test_a_host_that_is_not_set_up_is_told_where_to_go(doctor: Doctor, proxy: Pr
     assert f"http://{proxy.address}/setup/" in done.stdout
 
 
-def test_a_host_of_the_proxy_door_that_is_right(doctor: Doctor, root: ThrowawayRoot, proxy: Proxy) -> None:
+def test_a_host_of_the_proxy_door_that_is_right(doctor: Doctor, setup: ClientSetup) -> None:
     """The door, NO_PROXY, the CA, and a request that reached the cache: all ok."""
-    set_up(root, proxy, "docker?door=proxy")
+    setup.install("docker?door=proxy")
     done = doctor()
 
     assert done.returncode == 0, done.stdout
@@ -88,9 +68,9 @@ def test_a_host_of_the_proxy_door_that_is_right(doctor: Doctor, root: ThrowawayR
         assert f"{words}" in done.stdout
 
 
-def test_a_ca_that_is_not_trusted_is_found(doctor: Doctor, root: ThrowawayRoot, proxy: Proxy) -> None:
+def test_a_ca_that_is_not_trusted_is_found(doctor: Doctor, root: ThrowawayRoot, setup: ClientSetup) -> None:
     """Somebody took it out, or made a new one at the proxy."""
-    set_up(root, proxy, "docker?door=proxy")
+    setup.install("docker?door=proxy")
     (root.path / "usr/local/share/ca-certificates/registry-proxy-docker.crt").unlink()
     root.run("update-ca-certificates", "--fresh")
     done = doctor()
@@ -99,14 +79,14 @@ def test_a_ca_that_is_not_trusted_is_found(doctor: Doctor, root: ThrowawayRoot, 
 
 
 def test_a_no_proxy_that_lacks_the_clusters_networks_is_found(
-    doctor: Doctor, root: ThrowawayRoot, proxy: Proxy
+    doctor: Doctor, root: ThrowawayRoot, setup: ClientSetup
 ) -> None:
     """They are read from the cluster's own files; a larger network in NO_PROXY covers them."""
-    set_up(root, proxy, "docker?door=proxy")
+    setup.install("docker?door=proxy")
     root.write("etc/kubernetes/manifests/kube-apiserver.yaml", "    - --service-cluster-ip-range=10.96.0.0/12\n")
     root.write("etc/kubernetes/manifests/kube-controller-manager.yaml", "    - --cluster-cidr=10.244.0.0/16\n")
     lacking = doctor().stdout
-    set_up(root, proxy, "docker?door=proxy&no_proxy=10.0.0.0/8,.svc,.cluster.local")
+    setup.install("docker?door=proxy&no_proxy=10.0.0.0/8,.svc,.cluster.local")
     complete = doctor().stdout
 
     assert "NO_PROXY of docker lacks .cluster.local,.svc,10.244.0.0/16,10.96.0.0/12" in lacking
@@ -116,10 +96,10 @@ def test_a_no_proxy_that_lacks_the_clusters_networks_is_found(
 @pytest.mark.slow
 @pytest.mark.parametrize("exceptions", ["", "10.96.0.0/16,127.0.0.1,localhost"])
 def test_a_smaller_network_does_not_cover_a_larger_one(
-    doctor: Doctor, root: ThrowawayRoot, proxy: Proxy, exceptions: str
+    *, doctor: Doctor, root: ThrowawayRoot, setup: ClientSetup, proxy: Proxy, exceptions: str
 ) -> None:
     """And an empty list covers nothing."""
-    set_up(root, proxy, "docker?door=proxy")
+    setup.install("docker?door=proxy")
     environment = f'[Service]\nEnvironment="HTTPS_PROXY=http://{proxy.address}/"\n'
     root.write(DROP_IN, f'{environment}Environment="NO_PROXY={exceptions}"\n')
     root.write("etc/kubernetes/manifests/kube-apiserver.yaml", "    - --service-cluster-ip-range=10.96.0.0/12\n")
@@ -142,12 +122,11 @@ def test_a_proxy_that_is_gone_is_found(root: ThrowawayRoot, proxy: Proxy) -> Non
     assert len(done.stdout.splitlines()) == 2
 
 
-def test_hosts_of_the_mirror_door(doctor: Doctor, root: ThrowawayRoot, proxy: Proxy) -> None:
+@pytest.mark.usefixtures("mirror")
+def test_hosts_of_the_mirror_door(doctor: Doctor, setup: ClientSetup) -> None:
     """Each client that has it is named; the door answers."""
-    if proxy.request("GET", "/v2/").status != 200:
-        pytest.skip("this proxy has no mirror door")
-    set_up(root, proxy, "podman")
-    set_up(root, proxy, "k3s")
+    setup.install("podman")
+    setup.install("k3s")
     done = doctor()
 
     assert "skopeo or CRI-O by /etc/containers uses the mirror door" in done.stdout
