@@ -1,4 +1,4 @@
-"""The set-up of containerd set-up, run for real: what containerd itself makes of it, and a pull."""
+"""The set-up of containerd, run for real: what containerd itself makes of it, and a pull."""
 
 import tomllib
 from pathlib import Path
