@@ -10,10 +10,10 @@ prepare_client() {
         need_root
         toml=/etc/buildkit/buildkitd.toml
     else
-        has docker || die "neither buildkitd nor docker is installed here"
+        if is_install && ! has docker; then die "neither buildkitd nor docker is installed here"; fi
         toml=${XDG_CONFIG_HOME:-$HOME/.config}/registry-proxy/buildkitd.toml
         restart_words="make the builder \"$builder\" anew"
-        if [ "$action" = uninstall ]; then restart_words="remove the builder \"$builder\""; fi
+        if ! is_install; then restart_words="remove the builder \"$builder\""; fi
     fi
     ca_file=$(dirname "$toml")/registry-proxy-ca.crt
 }
@@ -56,7 +56,7 @@ restart_client() {
         return
     fi
     docker buildx rm "$builder" >/dev/null 2>&1 || true
-    if [ "$action" = uninstall ]; then return; fi
+    if ! is_install; then return; fi
     set -- --name "$builder" --driver docker-container --config "$toml"
     if [ "$door" = proxy ]; then
         # A comma parts two options of buildx, so each network is quoted with its variable.

@@ -5,7 +5,9 @@ restart_words='restart containerd.service (running containers go on)'
 
 prepare_client() {
     need_root
-    has containerd || die "containerd is not installed here (k3s and RKE2 bring their own: $proxy/setup/k3s)"
+    if is_install && ! has containerd; then
+        die "containerd is not installed here (k3s and RKE2 bring their own: $proxy/setup/k3s)"
+    fi
     config=/etc/containerd/config.toml
     folder=/etc/containerd/certs.d
 }
@@ -36,7 +38,7 @@ registry_table() {
 plan_config_path() {
     theirs $config >"$work/config.toml"
     dump "$work/config.toml" >"$work/before.dump" || die "containerd cannot read $config: repair it first"
-    if grep '^disabled_plugins' "$work/before.dump" | grep -Eq '"(io\.containerd\.grpc\.v1\.)?cri"'; then
+    if grep '^disabled_plugins' "$work/before.dump" | grep -Eq "[\"'](io\.containerd\.grpc\.v1\.)?cri[\"']"; then
         say "containerd's image service for Kubernetes is off: for ctr use --hosts-dir $folder, nerdctl finds it itself"
         return
     fi

@@ -7,7 +7,7 @@ restart_words='restart docker.service (its containers stop, unless "live-restore
 
 prepare_client() {
     need_root
-    if [ -d /var/snap/docker ] && ! [ -d /etc/docker ]; then
+    if is_install && [ -d /var/snap/docker ] && ! [ -d /etc/docker ]; then
         die "Docker comes from snap here, which keeps its files elsewhere: see $proxy/setup/"
     fi
     uses_containerd=no

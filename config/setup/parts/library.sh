@@ -36,6 +36,8 @@ read_options() {
     done
 }
 
+is_install() { [ "$action" = install ]; }
+
 is_root() { [ "$(id -u)" = 0 ]; }
 
 need_root() {
@@ -86,7 +88,8 @@ fetch_ca() {
     awk '/^-----BEGIN CERTIFICATE-----/ { n++ } n == 1 { print } /^-----END CERTIFICATE-----/ { exit }' \
         "$work/ca.all" >"$work/ca.crt"
     grep -q '^-----END CERTIFICATE-----' "$work/ca.crt" || die "$proxy/ca.crt is not a certificate"
-    ca_fingerprint=$(sed '/^-----/d' "$work/ca.crt" | tr -d '\r\n' | base64 -d | sha256sum | cut -d ' ' -f 1)
+    sed '/^-----/d' "$work/ca.crt" | tr -d '\r\n' | base64 -d >"$work/ca.der" || die "$proxy/ca.crt is not a certificate"
+    ca_fingerprint=$(sha256sum <"$work/ca.der" | cut -d ' ' -f 1)
     if [ -n "$fingerprint" ] && [ "$fingerprint" != "$ca_fingerprint" ]; then
         die "the CA at $proxy has the fingerprint sha256:$ca_fingerprint, not sha256:$fingerprint as asked for:" \
             "nothing was changed; is this the right proxy, has it got a new CA?"
