@@ -154,19 +154,18 @@ def clients_page(facts: ProxyFacts, *, html: bool) -> str:
     return _environment().get_template("clients.html" if html else "clients.txt").render(values)
 
 
-def _entry(client: SetupClient, url: BaseUrl) -> dict[str, str]:
+def _entry(client: SetupClient, url: BaseUrl) -> dict[str, object]:
     address = f"{url}/setup/{client.name}"
     line = f"curl -fsS {address}"
     if client.is_document:
         line += f" > {client.name}.yaml"
     else:
         line += " | sh" if client.for_user else " | sudo sh"
-    other = {SetupDoor.MIRROR: SetupDoor.PROXY, None: None}.get(client.best_door, SetupDoor.MIRROR)
     return {
         "name": client.name,
         "title": client.title,
         "words": client.words,
         "line": line,
-        "other": other or "",
-        "other_url": f"{address}?door={other}" if other else "",
+        "url": address,
+        "other_doors": [door for door in SetupDoor if door is not client.best_door],
     }

@@ -19,7 +19,7 @@ prepare_client() {
 }
 
 plan_client() {
-    theirs "$toml" >"$work/theirs.toml"
+    their_lines "$toml" >"$work/theirs.toml"
     for registry in $registries; do
         if grep -qF -e "[registry.\"$registry\"" -e "[registry.'$registry'" "$work/theirs.toml"; then
             warn "$toml has $registry already: it is left out here; give it mirrors = [\"$(host_of)/$registry\"] yourself"
@@ -28,7 +28,7 @@ plan_client() {
         if [ "$door" = mirror ]; then
             printf '[registry."%s"]\n  mirrors = ["%s/%s"]\n' "$registry" "$(host_of)" "$registry"
         else
-            printf '[registry."%s"]\n  ca = ["%s"]\n' "$(api_host "$registry")" "$ca_file"
+            printf '[registry."%s"]\n  ca = ["%s"]\n' "$registry" "$ca_file"
         fi
     done >"$work/tables"
     case $door:$proxy in
@@ -41,13 +41,6 @@ plan_client() {
         if has buildkitd; then want_environment buildkit ''; fi
         say "buildx asks for tokens itself: set BUILDKIT_NO_CLIENT_TOKEN=1 for it, or HTTPS_PROXY=$proxy/ and trust the CA"
     fi
-}
-
-api_host() {
-    case $1 in
-        docker.io) say registry-1.docker.io ;;
-        *) say "$1" ;;
-    esac
 }
 
 restart_client() {

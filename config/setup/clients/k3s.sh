@@ -22,7 +22,7 @@ plan_client() {
         if [ "$client" = k3s ]; then file=/etc/systemd/system/$service.service.env; fi
         if [ "$client" = k3s ] && ! [ -f "/etc/systemd/system/$service.service" ]; then continue; fi
         {
-            theirs "$file"
+            their_lines "$file"
             block <<END
 CONTAINERD_HTTPS_PROXY=$proxy/
 CONTAINERD_NO_PROXY=$(no_proxy_list "")
@@ -35,7 +35,7 @@ END
 
 # plan_mirrors: "*" stands for every registry that has no entry of its own.
 plan_mirrors() {
-    theirs "$config" >"$work/theirs.yaml"
+    their_lines "$config" >"$work/theirs.yaml"
     if ! grep -q '^mirrors:' "$work/theirs.yaml"; then
         {
             cat "$work/theirs.yaml"

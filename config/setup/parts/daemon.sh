@@ -44,7 +44,7 @@ END
 
 want_exports() {
     {
-        theirs "$1"
+        their_lines "$1"
         block <<END
 export HTTPS_PROXY='$proxy/'
 export NO_PROXY='$(no_proxy_list "")'

@@ -9,7 +9,7 @@ want_hosts_toml() {
   capabilities = ["pull", "resolve"]
   dial_timeout = "1s"
 END
-    theirs "$path" >"$work/theirs.toml"
+    their_lines "$path" >"$work/theirs.toml"
     # Tables may stand in any order, and the first host is asked first: ours comes before theirs.
     first=$(grep -n '^[[:space:]]*\[' "$work/theirs.toml" | head -n 1) || first=
     case $first in

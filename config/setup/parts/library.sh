@@ -153,6 +153,12 @@ theirs() {
     fi
 }
 
+# their_lines PATH: the same with an end to its last line, to be put together with ours.
+their_lines() {
+    theirs "$1" >"$work/their.text"
+    awk '{ print }' "$work/their.text"
+}
+
 # want KIND AFTERWARDS PATH: standard input is what PATH is to hold. KIND says how it is taken back when it was changed
 # meanwhile: whole (a file of ours alone), block (marked lines), json. AFTERWARDS: trust, restart, trust+restart or -.
 want() {

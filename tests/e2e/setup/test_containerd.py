@@ -54,7 +54,7 @@ def test_the_mirror_is_set_up_once_and_undone(
 
 def test_mirrors_of_others_stay_behind_ours(root: ThrowawayRoot, setup: ClientSetup, mirror: str) -> None:
     """In the order in which containerd asks them; a registry with a folder of its own is told of."""
-    theirs = '# theirs\nserver = "https://x"\n\n[host."https://other"]\n  capabilities = ["pull"]\n'
+    theirs = '# theirs\nserver = "https://x"\n\n[host."https://other"]\n  capabilities = ["pull"]'
     root.write(HOSTS_TOML, theirs)
     root.write("etc/containerd/certs.d/quay.io/hosts.toml", "")
     done = setup.run("containerd", "--yes")

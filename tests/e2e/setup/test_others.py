@@ -40,6 +40,7 @@ def test_a_round_leaves_nothing(root: ThrowawayRoot, mirror: str, client: str, d
     ("theirs", "expected"),
     [
         ("", {"*": None}),
+        ("configs: {}", {"*": None}),
         ("configs:\n  x:\n    auth: {username: a}\n", {"*": None}),
         (
             'mirrors:\n    quay.io:\n        endpoint: ["https://q"]\nconfigs: {}\n',
