@@ -33,7 +33,8 @@ done
 mkdir -p /mnt/root/run/systemd/system /mnt/root/etc/systemd/system
 chmod 1777 /mnt/root/tmp
 echo ready
-exec sleep infinity
+# Until whoever started this ends, also when it is killed.
+exec cat
 """
 _SYSTEMCTL = """\
 #!/bin/sh
@@ -66,7 +67,7 @@ class ThrowawayRoot:
     def __init__(self) -> None:
         self._keeper = subprocess.Popen(
             ["unshare", "--mount", "sh", "-c", _START],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
