@@ -206,7 +206,8 @@ show_plan() {
                 old=$path
                 [ -f "$old" ] || old=/dev/null
                 if has diff; then
-                    diff -u "$old" "$work/new$path" | sed '1,2d; s/^/    /'
+                    # Without the lines around them: they may be passwords.
+                    diff -U 0 "$old" "$work/new$path" | sed '1,2d; s/^/    /'
                 else
                     sed 's/^/    /' "$work/new$path"
                 fi
