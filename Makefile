@@ -1,6 +1,6 @@
 # Every target sets up what it needs; nothing has to be installed before.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-clients test-container bench check lint format lock clean
+.PHONY: help serve test test-clients test-container test-setup golden bench check lint format lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -39,6 +39,17 @@ test-container: ## Build the image and run it and the recipes of docs/deploy, as
 	-@scripts/test-packages $(CONTAINER_PROGRAMS)
 	@scripts/kubernetes-tools
 	@$(BIN)/python -m pytest -m container --timeout=600 tests/container $(ARGS)
+
+test-setup: ## Run every set-up script in throw-away roots, also those that make test leaves out, as root
+	@scripts/bootstrap dev
+	@scripts/test-packages
+	-@scripts/test-packages containerd:containerd dockerd:docker.io podman:podman
+	@$(BIN)/python -m pytest -m "slow or not slow" tests/e2e/setup $(ARGS)
+
+golden: ## Renew the texts of tests/golden after a wanted change; look at the difference
+	@scripts/bootstrap dev
+	@RENEW_GOLDEN=1 $(BIN)/python -m pytest -q tests/unit/stack/test_setup_clients.py
+	@git --no-pager diff --stat tests/golden
 
 bench: ## Compare with nginx, docker-registry, Squid and mitmdump; ARGS="--quick" for a look
 	@scripts/bootstrap dev
