@@ -9,6 +9,7 @@ import pytest
 from kubernetes.node import Node
 from lab.addresses import Address, free_port
 from lab.clients.cell import Cell, why_not
+from lab.clients.client import Door, Way
 from lab.image import Image, make_image
 from lab.lab import Lab
 from lab.programs import Program, find_program
@@ -85,7 +86,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cell]:
     if reason is not None:
         pytest.skip(reason)
     directory = tmp_path_factory.mktemp("c") / "node"
-    with Cell(directory, []) as cell:
+    with Cell(directory, Way(Address("127.0.0.1", 0), (), Door.MIRROR)) as cell:
         cell.write("/etc/containerd/config.toml", DAEMON.format(directory=directory))
         cell.start("containerd", ["containerd"], directory / "containerd.sock")
         yield cell
