@@ -5,6 +5,7 @@ Set through the public `next_layer` hook where the built-in would set `HttpLayer
 word.
 """
 
+import contextlib
 import enum
 import time
 import weakref
@@ -17,8 +18,12 @@ from mitmproxy.proxy import commands, context, events, layer
 from mitmproxy.proxy.layers.http import DropStream, HttpLayer, HTTPMode, HttpStream, SendHttp
 from mitmproxy.proxy.layers.http._base import StreamId
 from mitmproxy.proxy.layers.http._events import (
-    ErrorCode,
+    ErrorCode as ProtocolErrorCode,
+)
+from mitmproxy.proxy.layers.http._events import (
     RequestHeaders,
+    RequestProtocolError,
+    ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
@@ -31,6 +36,7 @@ from regproxy.engine.bodies import FileBody, Sent
 from regproxy.engine.client_tls import InterceptedTlsLayer
 from regproxy.engine.request_head import END_OF_HEAD, read_plain_head
 from regproxy.engine.warm import Asked, WarmReads, answer_or_none, serialised
+from regproxy.oci.errors import ErrorCode, error_body
 
 HEAD_LIMIT_BYTES = 256 * 1024
 """What a client may send ahead of an answer: a head, in which some tokens take 100 kB, and a piece of a body."""
@@ -112,7 +118,8 @@ class RegistryStream(HttpStream):
         refusal = refusal_of(event.request)
         if refusal is not None:
             yield SendHttp(
-                ResponseProtocolError(self.stream_id, refusal, ErrorCode.GENERIC_CLIENT_ERROR), self.context.client
+                ResponseProtocolError(self.stream_id, refusal, ProtocolErrorCode.GENERIC_CLIENT_ERROR),
+                self.context.client,
             )
             yield DropStream(self.stream_id)
             return
@@ -133,6 +140,34 @@ class RegistryStream(HttpStream):
         yield DropStream(self.stream_id)
         self.flow.live = False
         yield commands.CloseConnection(self.context.client)
+
+    def handle_protocol_error(
+        self, event: RequestProtocolError | ResponseProtocolError
+    ) -> Generator[commands.Command, Any, None]:
+        """Tell the client of a registry that this cannot be had in the words of registries: mitmproxy's are HTML."""
+        status = event.code.http_status_code()
+        is_unanswered = self.server_state in (self.state_uninitialized, self.state_wait_for_response_headers)
+        steps = super().handle_protocol_error(event)
+        if not isinstance(event, ResponseProtocolError) or not is_unanswered or status != 502 or not self._is_tunnelled:
+            yield from steps
+            return
+        failure = self.flow.response = _unavailable(event.message)
+        reply = None
+        with contextlib.suppress(StopIteration):
+            while True:
+                command = steps.send(reply)
+                if isinstance(command, SendHttp) and command.event is event:
+                    reply = None
+                    yield SendHttp(ResponseHeaders(self.stream_id, failure, end_stream=False), self.context.client)
+                    yield SendHttp(ResponseData(self.stream_id, failure.raw_content or b""), self.context.client)
+                    yield SendHttp(ResponseEndOfMessage(self.stream_id), self.context.client)
+                    yield commands.CloseConnection(self.context.client)
+                else:
+                    reply = yield command
+
+    @property
+    def _is_tunnelled(self) -> bool:
+        return door(self.flow.request) is Door.TUNNEL
 
     def send_response(self, already_streamed: bool = False) -> layer.CommandGenerator[None]:
         """Send the response; its body from a file, if one is attached."""
@@ -165,9 +200,15 @@ class RegistryStream(HttpStream):
         self.flow.live = False
         self.client_state = self.server_state = self.state_errored
         yield SendHttp(
-            ResponseProtocolError(self.stream_id, reason, ErrorCode.GENERIC_SERVER_ERROR), self.context.client
+            ResponseProtocolError(self.stream_id, reason, ProtocolErrorCode.GENERIC_SERVER_ERROR), self.context.client
         )
         yield DropStream(self.stream_id)
+
+
+def _unavailable(reason: str) -> http.Response:
+    """Return the error of a registry that gives no answer, which ends its connection."""
+    fields = {"content-type": "application/json; charset=utf-8", "connection": "close"}
+    return http.Response.make(502, error_body(ErrorCode.UNAVAILABLE, reason), fields)
 
 
 def client_tls(layer_context: context.Context) -> InterceptedTlsLayer | None:

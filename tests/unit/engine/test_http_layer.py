@@ -1,15 +1,21 @@
 """mitmproxy's HTTP layer with our stream: doors, early answers, bodies from files, and what it relies on."""
 
 import inspect
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mitmproxy import http, options
-from mitmproxy.proxy import commands
+from mitmproxy.proxy import commands, events
 from mitmproxy.proxy.layers.http import HTTPMode
-from mitmproxy.proxy.layers.http._hooks import HttpRequestHeadersHook, HttpRequestHook, HttpResponseHook
+from mitmproxy.proxy.layers.http._hooks import (
+    HttpRequestHeadersHook,
+    HttpRequestHook,
+    HttpResponseHeadersHook,
+    HttpResponseHook,
+)
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.test import tflow
 
@@ -121,6 +127,57 @@ async def test_the_door_is_known_when_an_addon_is_asked(
     exchange.driver.receive(b"GET " + target + b" HTTP/1.1\r\nHost: proxy.lan:3128\r\n\r\n")
 
     assert doors == [expected]
+
+
+class TestUpstreamFailures:
+    """What mitmproxy cannot pass on: its own page would be HTML, which no client of a registry shows."""
+
+    @pytest.mark.parametrize(
+        ("request_bytes", "is_streamed"),
+        [
+            (b"GET /v2/a/tags/list HTTP/1.1\r\nHost: quay.io\r\n\r\n", False),
+            (b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: quay.io\r\nContent-Length: 9\r\n\r\nx", True),
+        ],
+    )
+    async def test_a_registry_that_cannot_be_reached_is_an_oci_error(
+        self, opts: options.Options, request_bytes: bytes, is_streamed: bool
+    ) -> None:
+        """Also in the middle of an upload; the connection ends, and the log's hook sees the status."""
+
+        def on_headers(flow: http.HTTPFlow) -> None:
+            flow.request.stream = is_streamed
+
+        exchange = Exchange(opts, HTTPMode.transparent, on_headers=on_headers)
+        exchange.driver.failures[("quay.io", 443)] = "nobody listens"
+        exchange.driver.receive(request_bytes)
+
+        head, _, body = exchange.driver.sent.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 502 ")
+        assert b"connection: close" in head.lower()
+        assert json.loads(body) == {"errors": [{"code": "UNAVAILABLE", "message": "nobody listens"}]}
+        assert exchange.driver.closed
+        (flow,) = exchange.flows
+        assert flow.response is not None
+        assert flow.response.status_code == 502
+        assert exchange.driver.hooks()[-1] == "error"
+
+    async def test_an_answer_that_breaks_off_is_cut(self, opts: options.Options) -> None:
+        """What has begun as an answer must not end as an error page."""
+
+        def on_response_headers(hook: commands.StartHook) -> None:
+            if isinstance(hook, HttpResponseHeadersHook) and hook.flow.response is not None:
+                hook.flow.response.stream = True
+
+        exchange = Exchange(opts, HTTPMode.transparent)
+        exchange.driver.on_hook = on_response_headers
+        exchange.driver.receive(b"GET /v2/a/tags/list HTTP/1.1\r\nHost: quay.io\r\n\r\n")
+        server = next(each.connection for each in exchange.driver.commands if isinstance(each, commands.OpenConnection))
+        exchange.driver.feed(events.DataReceived(server, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nxx"))
+        exchange.driver.feed(events.ConnectionClosed(server))
+
+        assert exchange.driver.sent.startswith(b"HTTP/1.1 200 OK")
+        assert exchange.driver.sent.endswith(b"\r\n\r\nxx")
+        assert exchange.driver.closed
 
 
 async def test_a_request_from_elsewhere_has_no_door() -> None:

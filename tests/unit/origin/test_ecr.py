@@ -152,6 +152,8 @@ async def test_the_end_does_not_wait_for_aws(aws: Aws) -> None:
     asking = [thread for thread in threading.enumerate() if thread not in before and "ECR" in thread.name]
     assert [thread.daemon for thread in asking] == [True]
     aws.silence.set()
+    for thread in asking:  # it reads the environment, which is another test's soon
+        await asyncio.to_thread(thread.join, 20)
 
 
 async def test_a_refusal_of_aws_is_said_once(aws: Aws, caplog: pytest.LogCaptureFixture) -> None:
