@@ -12,9 +12,9 @@ the answer is the registry's 200 to the operator's login, and clients with a log
 With ALLOW_PUSH a push needs the client's own login: the challenge is always passed on.
 """
 
-import asyncio
 import time
 from collections import OrderedDict
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from mitmproxy import http
@@ -23,6 +23,8 @@ from regproxy.oci.endpoint import Ping
 from regproxy.oci.errors import ErrorCode
 from regproxy.oci.names import Registry
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
+from regproxy.origin.patience import within
+from regproxy.policy.breaker import Need
 from regproxy.policy.credentials import Credential
 from regproxy.policy.freshness import Status, stale_allowed
 from regproxy.stack.answers import answer, oci_error, relay
@@ -94,7 +96,7 @@ class RegistryPing:
         """Set the registry's answer, or say in the exchange why there is none."""
         has_credentials = exchange.client_has_credentials
         try:
-            async with asyncio.timeout(None if has_credentials else REVALIDATION_LIMIT_S):
+            async with nullcontext() if has_credentials else within(REVALIDATION_LIMIT_S, Need.OPTIONAL):
                 upstream, opener = await self._registrys_answer(flow, exchange)
         except TimeoutError:
             exchange.error = f"{exchange.registry} did not answer in {REVALIDATION_LIMIT_S:g} s"
