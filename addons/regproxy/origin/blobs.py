@@ -12,13 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from regproxy.origin.client import Upstream, UpstreamRequest
-<<<<<<< HEAD
-from regproxy.origin.errors import UpstreamUnavailable
-from regproxy.origin.parts import Broken, OnOpened, Part, RangeIgnored, fetch_part
-=======
 from regproxy.origin.errors import UpstreamAway, UpstreamUnavailable
-from regproxy.origin.parts import Broken, Part, RangeIgnored, fetch_part
->>>>>>> outage
+from regproxy.origin.parts import Broken, OnOpened, Part, RangeIgnored, fetch_part
 from regproxy.origin.sink import Sink
 from regproxy.policy.freshness import Status
 

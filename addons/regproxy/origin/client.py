@@ -251,7 +251,6 @@ class Upstream:
             raise
         finally:
             admission.left()
-        assert isinstance(response, _Response)
         if response.peer is not None:
             hop.address = joined_address(*response.peer)
         return response
@@ -263,7 +262,7 @@ class Upstream:
         url: Url,
         headers: list[tuple[str, str]],
         admission: Admission,
-    ) -> aiohttp.ClientResponse:
+    ) -> Response:
         """Return one hop's answer. Raises what aiohttp raises, OSError and TimeoutError."""
         assert self._session is not None
         proxy = self._proxy_for(url)
@@ -285,16 +284,9 @@ class Upstream:
                     trace_request_ctx=limit,
                 )
             )
-<<<<<<< HEAD
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _unavailable(url, error) from error
+        admission.answered(response.status)
         assert isinstance(response, Response)
         response.opened_by = request.opened_by
-        if response.peer is not None:
-            hop.address = joined_address(*response.peer)
-=======
-        admission.answered(response.status)
->>>>>>> outage
         return response
 
     def _proxy_for(self, url: Url) -> ForwardProxy | None:

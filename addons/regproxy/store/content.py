@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Never, Self
 
 from regproxy.oci.digest import Digest
+from regproxy.store.access_book import AccessBook
 from regproxy.store.errors import StoreError, translated
 from regproxy.store.eviction import Usage
 from regproxy.store.flights import Fetch, Flights
@@ -90,6 +91,7 @@ class Store:
         self._cap_bytes, self._min_free_bytes = cap_bytes, min_free_bytes
         self._inactive_s, self._clock = inactive_s, clock
         self._ledger: Ledger | None = None
+        self._access: AccessBook | None = None
         self._flights: Flights | None = None
         self._doubts = Doubts()
         self._hot = HotRecords()
@@ -123,15 +125,19 @@ class Store:
             self._ledger = None
             raise
         self._flights = Flights(self._layout, ledger, self._doubts.settle)
+        self._access = AccessBook(ledger)
 
     def close(self) -> None:
         """Stop the ingests and keep their progress, close the index. Blocks, under a second."""
-        flights, ledger = self._flights, self._ledger
-        self._flights = self._ledger = None
-        if flights is None or ledger is None:
+        flights, ledger, access = self._flights, self._ledger, self._access
+        self._flights = self._ledger = self._access = None
+        if flights is None or ledger is None or access is None:
             return
         flights.close()
-        ledger.close()
+        try:
+            access.close()
+        finally:
+            ledger.close()
         if not self._doubts:
             beat_no_more(self._layout)
 
@@ -220,6 +226,11 @@ class Store:
         """Return the running ingest of this digest, if there is one."""
         return (self._flights or self._closed()).running(digest)
 
+    @property
+    def access(self) -> AccessBook:
+        """What is known of who may read what. Raises StoreError."""
+        return self._access or self._closed()
+
     # Tag records.
 
     def recall_tag(self, key: TagKey) -> TagRecord | None:
@@ -292,6 +303,7 @@ class Store:
                 outcome.removed,
             )
         await self.evict_inactive()
+        await self.access.flush()
         await asyncio.to_thread(beat, self._layout)
 
     async def housekeeping(self, interval_s: float = HOUSEKEEPING_INTERVAL_S) -> None:
