@@ -9,13 +9,13 @@ What happens to one pull, from `CONNECT` to the last byte:
 2. Each request is classified once (`interception`, by `oci.endpoint`): which registry, which repository, which tag or
     digest.
 3. A request to the proxy's own address is answered by `setup_responder`.
-4. A write is refused or streamed through by `push_bypass`.
+4. What the operator does not serve, or not to this client, is refused by `client_rules`. A write is refused or streamed through by `push_bypass`.
 5. `auth_injector` adds the operator's credentials when the client brings none. Our own requests to registries log in by
     themselves, with tokens where those are wanted (`origin.logins`). Who the client is, by its own login or the login
     that its token was given to, is known from `client_tokens`.
 6. `/v2/`, the first request of every pull, is answered by `ping`, also when the registry is down.
 7. A manifest is answered by `manifest_cache`: by digest for good, by tag for its tier's time, revalidated by HEAD,
-    stale in an outage.
+    stale in an outage. What is stored is for whom its registry lets read it: `access` knows, or asks.
 8. A blob is answered by `blob_cache`: from its file, or from the download that is filling it. `sender` moves the
     bytes.
 9. What nobody answered goes to the registry through mitmproxy and streams back; `passed_reads` gives it a token if the
@@ -36,6 +36,7 @@ from regproxy.stack.access_log import AccessLog
 from regproxy.stack.auth_injector import AuthInjector
 from regproxy.stack.blob_cache import BlobCache
 from regproxy.stack.client_login import ClientLogin
+from regproxy.stack.client_rules import ClientRules
 from regproxy.stack.client_tokens import ClientTokens
 from regproxy.stack.core import Core
 from regproxy.stack.interception import Interception
@@ -66,6 +67,7 @@ addons = [
     _login,
     _interception,
     SetupResponder(_core),
+    ClientRules(_core),
     PushBypass(_core),
     AuthInjector(_core),
     ClientTokens(_core),

@@ -100,11 +100,13 @@ def repository_of_scope(target: str) -> str | None:
 
     `target` is a path with its query. Grammar: distribution's "Token Scope Documentation"; of several, the first.
     """
-    for field_value in parse_qs(target.partition("?")[2]).get("scope", ()):
-        for scope in field_value.split():
-            kind, _, rest = scope.partition(":")
-            name, colon, _ = rest.rpartition(":")
-            # `repository(plugin)` is a repository, too.
-            if kind.partition("(")[0] == "repository" and colon:
-                return name
-    return None
+    return next(iter(repositories_of_scope(target)), None)
+
+
+def repositories_of_scope(target: str) -> tuple[str, ...]:
+    """Return all repositories that a token is asked for."""
+    scopes = (scope for value in parse_qs(target.partition("?")[2]).get("scope", ()) for scope in value.split())
+    parts = (scope.partition(":") for scope in scopes)
+    names = (rest.rpartition(":") for kind, _, rest in parts if kind.partition("(")[0] == "repository")
+    # `repository(plugin)` is a repository, too.
+    return tuple(name for name, colon, _ in names if colon)

@@ -8,6 +8,7 @@ whether the text may be shown.
 import re
 from pathlib import Path
 
+from regproxy.policy.access import PrivateImages
 from regproxy.policy.adoption import OldCache
 
 _UNIT_S = {
@@ -99,6 +100,14 @@ def parse_old_cache(text: str) -> OldCache:
         return OldCache(text.strip().lower())
     except ValueError:
         raise ValueError(f"not one of {', '.join(OldCache)}") from None
+
+
+def parse_private_images(text: str) -> PrivateImages:
+    """Return what becomes of content that only some clients may read."""
+    try:
+        return PrivateImages(text.strip().lower())
+    except ValueError:
+        raise ValueError(f"not one of {', '.join(PrivateImages)}") from None
 
 
 def parse_path(text: str) -> Path:

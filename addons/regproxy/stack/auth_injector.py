@@ -35,6 +35,8 @@ class AuthInjector:
             return
         own = first_value(flow.request.headers, "authorization")
         exchange.client = await self._core.identities.of(own)
+        is_nobodys = own is not None and exchange.client.is_nobody
+        exchange.has_unseen_token = is_nobodys and not self._core.identities.has_seen_given(own or "")
         # Contract A2: a token that was given to nobody in particular is no login of the client's.
         is_read = repository_read(flow.request.method, exchange.endpoint) is not None
         is_replaceable = own is None or (is_read and exchange.client.is_nobody)

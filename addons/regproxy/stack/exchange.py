@@ -48,6 +48,8 @@ class Exchange:
     """What is sent upstream: the client's own, or the operator's."""
     client: Identity = NOBODY
     """Who asks, by what the client itself sent."""
+    has_unseen_token: bool = False
+    """Whether the client's token says itself that it is nobody's, and was not seen to be given."""
     client_has_credentials: bool = False
     """Whether the authorization is the client's own."""
     credential: Credential | None = None

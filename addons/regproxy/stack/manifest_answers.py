@@ -13,10 +13,19 @@ from regproxy.oci.media_types import is_accepted
 from regproxy.oci.names import Registry
 from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.errors import Answer
+from regproxy.stack.access import Reader, Refused
 from regproxy.stack.answers import content_fields, passed_on
 from regproxy.stack.exchange import CacheStatus
 from regproxy.store.hot import StoredManifest
 from regproxy.store.records import TagKey, TagRecord
+
+
+class Withheld(Exception):  # noqa: N818 - the state of the manifest
+    """The client must not have what is stored."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused.reason)
+        self.refused = refused
 
 
 class Unobtainable(Exception):  # noqa: N818 - the state of the manifest
@@ -37,6 +46,7 @@ class Wanted:
     head: bool
     lifetime_s: float
     """How long an answer for this tag is fresh; 0 revalidates every time."""
+    reader: Reader
 
     @property
     def tag_key(self) -> TagKey:
@@ -64,6 +74,7 @@ class Pull(Wanted):
             wanted.accepted,
             wanted.head,
             wanted.lifetime_s,
+            wanted.reader,
             get_request=get_request,
             head_request=head_request,
             forgotten_tags=forgotten_tags,

@@ -10,10 +10,11 @@ from regproxy.oci.endpoint import Manifest
 from regproxy.oci.errors import ErrorCode
 from regproxy.oci.media_types import accepted_manifest_types
 from regproxy.policy.tiers import tag_lifetime_s
-from regproxy.stack.answers import answer, oci_error
+from regproxy.stack.access import Reader
+from regproxy.stack.answers import answer, oci_error, relay
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
-from regproxy.stack.manifest_answers import Pull, Served, Unobtainable, Wanted
+from regproxy.stack.manifest_answers import Pull, Served, Unobtainable, Wanted, Withheld
 from regproxy.stack.manifests import ManifestSource
 from regproxy.stack.reads import Read
 from regproxy.stack.upstream_requests import content_request
@@ -40,6 +41,10 @@ class ManifestCache:
             case Manifest() as manifest if flow.request.method in ("GET", "HEAD"):
                 try:
                     served = await self._source.serve(self._pull(flow, exchange, manifest))
+                except Withheld as error:
+                    exchange.error = error.refused.reason
+                    flow.response = relay(error.refused.answer, head=flow.request.method == "HEAD")
+                    return
                 except Unobtainable as error:
                     exchange.error = str(error)
                     flow.response = oci_error(error.status, ErrorCode.UNAVAILABLE, str(error))
@@ -73,6 +78,7 @@ class ManifestCache:
             accepted=accepted_manifest_types(read.accept),
             head=read.is_head,
             lifetime_s=0.0 if "no-cache" in read.cache_control.lower() else lifetime_s,
+            reader=Reader.of(exchange, manifest.name),
         )
 
 

@@ -105,6 +105,7 @@ class RegistryPing:
             if has_credentials:
                 flow.response = oci_error(503, ErrorCode.UNAVAILABLE, f"{error}: the credentials cannot be checked now")
         else:
+            self._core.access.challenged(exchange.registry, upstream)
             if not has_credentials and flow.request.method == "GET" and _is_lasting(upstream):
                 self._remember(exchange.registry, upstream, opener)
             if has_credentials or not stale_allowed(Status(upstream.status)):

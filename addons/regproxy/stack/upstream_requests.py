@@ -39,8 +39,9 @@ def _own_authorization(exchange: Exchange) -> str | None:
 
 
 def _opened_by(exchange: Exchange) -> OpenedBy:
-    is_clients = exchange.client_has_credentials and not exchange.client.is_nobody
-    return OpenedBy.CLIENT if is_clients else OpenedBy.NOBODY
+    # A token that only says itself that it is nobody's may be somebody's: what it opens is not public.
+    is_somebodys = not exchange.client.is_nobody or exchange.has_unseen_token
+    return OpenedBy.CLIENT if exchange.client_has_credentials and is_somebodys else OpenedBy.NOBODY
 
 
 def url(exchange: Exchange, target: str) -> Url:

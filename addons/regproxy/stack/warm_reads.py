@@ -11,11 +11,14 @@ from regproxy.engine.request_head import RequestHead
 from regproxy.engine.warm import Asked, WarmAnswer
 from regproxy.oci.endpoint import Blob, EndpointError, Manifest, Ping, parse_endpoint
 from regproxy.oci.names import HTTPS_PORT
+from regproxy.policy.image_rules import may_use
 from regproxy.policy.tiers import request_class
 from regproxy.stack import access_log
+from regproxy.stack.access import Reader
 from regproxy.stack.access_log import Entry, UpstreamPart, cache_fields
 from regproxy.stack.answers import passed_on
 from regproxy.stack.blob_cache import BlobCache
+from regproxy.stack.client_rules import ClientRules
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange
 from regproxy.stack.interception import Interception, names_host
@@ -37,12 +40,15 @@ class WarmReads:
         self._ping = ping
         self._manifests = manifests
         self._blobs = blobs
+        self._rules = ClientRules(core)
 
-    def intercepts(self, host: str, port: int) -> bool:
-        """Whether a CONNECT to this host ends in our TLS."""
+    def intercepts(self, host: str, port: int, client_ip: str) -> bool:
+        """Whether a CONNECT of this client to this host ends in our TLS."""
         core = self._core
+        if not core.ready or not may_use(client_ip, core.settings.allow_clients):
+            return False
         # A login at the proxy is checked by the other way.
-        return core.ready and not core.settings.proxy_logins and self._interception.registry_at(host, port) is not None
+        return not core.settings.proxy_logins and self._interception.registry_at(host, port) is not None
 
     def answer(self, asked: Asked) -> WarmAnswer | None:
         """Answer a GET or HEAD of stored content."""
@@ -57,9 +63,15 @@ class WarmReads:
         own_authorization = asked.head.field("authorization")
         if asks_what_to_push(asked.head.method, endpoint) and may_push(settings, own_authorization):
             return None
+        client = self._core.identities.recall(own_authorization)
+        if client is None:
+            return None
         wanted = request_class(endpoint, settings.tiers, caching_enabled=settings.enable_manifest_cache)
         registry, plain_http = known
-        exchange = Exchange(registry, "http" if plain_http else "https", endpoint, wanted, cache_status=CacheStatus.HIT)
+        scheme = "http" if plain_http else "https"
+        exchange = Exchange(registry, scheme, endpoint, wanted, client=client, cache_status=CacheStatus.HIT)
+        if self._rules.denial(exchange, asked.head.target, asked.client_ip) is not None:
+            return None
         try:
             return self._at_hand(exchange, asked.head)
         except StoreError:
@@ -89,7 +101,8 @@ class WarmReads:
             case Ping():
                 return self._known_ping(exchange, head)
             case Blob() as blob:
-                file = self._blobs.stored(blob, Read.of_head(head))
+                is_allowed = self._core.access.allows(Reader.of(exchange, blob.name), blob.digest)
+                file = self._blobs.stored(blob, Read.of_head(head)) if is_allowed else None
                 if file is None:
                     return None
                 return self._answer(exchange, file.status, file.fields, file.body or b"", file.length_bytes)

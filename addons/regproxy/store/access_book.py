@@ -24,6 +24,8 @@ BINDINGS = 100_000
 
 PROOFS = 50_000
 
+NOTHING = Known()
+
 
 class _Recent[Key: Hashable, Value](OrderedDict[Key, Value]):
     """The entries that were used last."""
@@ -66,24 +68,19 @@ class AccessBook:
         self._changes = AccessChanges()
         self._writing = AccessChanges()
 
-    def recall(self, repository: Repository, client: Identity, digest: Digest) -> Known:
-        """Return what memory knows, which may be too little."""
-        given = self._given.recall((repository, digest))
+    def recall(self, repository: Repository, client: Identity, digest: Digest | None) -> Known:
+        """Return what memory knows, which may be too little; no digest is for what no content is needed for."""
+        given: int = Given.TO_CLIENT if digest is None else self._given_or_arriving(repository, digest)
         if not given:
-            return Known(given=self._arriving.get(_Arrival(repository, digest), Given.NOWHERE))
+            return NOTHING
         openness = self._openness.recall(repository) or CLOSED
         proven_at_s = NEVER_S if client.is_nobody else self._proofs.recall((repository, client.key)) or NEVER_S
         return Known(openness, proven_at_s, given)
 
-    async def known(self, repository: Repository, client: Identity, digest: Digest) -> Known:
+    async def known(self, repository: Repository, client: Identity, digest: Digest | None) -> Known:
         """Return all that is known. Raises StoreError."""
         await self._load(repository, client, digest)
-        given = self._given.get((repository, digest), Given.NOWHERE)
-        return Known(
-            self._openness.get(repository, CLOSED),
-            NEVER_S if client.is_nobody else self._proofs.get((repository, client.key), NEVER_S),
-            given or self._arriving.get(_Arrival(repository, digest), Given.NOWHERE),
-        )
+        return self.recall(repository, client, digest)
 
     async def holders(self, digest: Digest) -> list[Holder]:
         """Return who is known to have a content. Raises StoreError."""
@@ -160,19 +157,23 @@ class AccessBook:
         if changes := _merged(self._writing, self._changes):
             self._ledger.write_access_now(changes)
 
-    async def _load(self, repository: Repository, client: Identity, digest: Digest) -> None:
+    def _given_or_arriving(self, repository: Repository, digest: Digest) -> int:
+        return self._given.recall((repository, digest)) or self._arriving.get(_Arrival(repository, digest), 0)
+
+    async def _load(self, repository: Repository, client: Identity, digest: Digest | None) -> None:
         """Bring into memory what is not there; what was learnt meanwhile is newer."""
         wants_proof = not client.is_nobody and (repository, client.key) not in self._proofs
-        if repository in self._openness and (repository, digest) in self._given and not wants_proof:
+        wants_content = digest is not None and (repository, digest) not in self._given
+        if repository in self._openness and not wants_content and not wants_proof:
             return
         openness, given, proven_at_s = await self._ledger.access(repository, client.key, digest)
         for changes in (self._writing, self._changes):
             openness = changes.repositories.get(repository, openness)
-            given = changes.bindings.get((repository, digest), given)
+            given = given if digest is None else changes.bindings.get((repository, digest), given)
             proven_at_s = changes.proofs.get((repository, client.key), proven_at_s)
         if repository not in self._openness:
             self._openness.keep(repository, openness)
-        if (repository, digest) not in self._given:
+        if digest is not None and (repository, digest) not in self._given:
             self._given.keep((repository, digest), given)
         if wants_proof and (repository, client.key) not in self._proofs:
             self._proofs.keep((repository, client.key), proven_at_s)

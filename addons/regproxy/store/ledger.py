@@ -160,14 +160,14 @@ class Ledger:
 
     # Who may read what.
 
-    async def access(self, repository: Repository, identity: str, digest: Digest) -> tuple[Openness, int, float]:
+    async def access(self, repository: Repository, identity: str, digest: Digest | None) -> tuple[Openness, int, float]:
         """Return how open a repository is, to whom it gave a content, and when it last let a client read."""
         table = self._index.access
         return await self._read(
             "look up who may read",
             lambda: (
                 table.openness(repository),
-                table.given(repository, digest),
+                0 if digest is None else table.given(repository, digest),
                 table.proven_at_s(repository, identity),
             ),
         )
