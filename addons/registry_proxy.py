@@ -9,7 +9,8 @@ What happens to one pull, from `CONNECT` to the last byte:
 2. Each request is classified once (`interception`, by `oci.endpoint`): which registry, which repository, which tag or
     digest.
 3. A request to the proxy's own address is answered by `setup_responder`.
-4. What the operator does not serve, or not to this client, is refused by `client_rules`. A write is refused or streamed through by `push_bypass`.
+4. What the operator does not serve, or not to this client, is refused by `client_rules`. A write is refused or
+    streamed through by `push_bypass`.
 5. `auth_injector` adds the operator's credentials when the client brings none. Our own requests to registries log in by
     themselves, with tokens where those are wanted (`origin.logins`). Who the client is, by its own login or the login
     that its token was given to, is known from `client_tokens`.

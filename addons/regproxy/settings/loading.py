@@ -197,10 +197,10 @@ class _Reader:
                 if line and not line.startswith("#"):
                     rules.append(ImageRule.parse(line))
             except ValueError as error:
-                self.errors.append(f"{raw.label}: {error}")
+                self.errors.append(raw.problem(str(error)))
         if (rule := without_effect(rules)) is not None:
             reason = f"the last rule, `{rule}`, has no effect, for what no rule fits is served"
-            self.errors.append(f"{raw.label}: {reason}; end with `deny *` to serve nothing else")
+            self.errors.append(raw.problem(f"{reason}; end with `deny *` to serve nothing else"))
         return tuple(rules)
 
     def _upstream_proxies(self) -> ProxyPlan:

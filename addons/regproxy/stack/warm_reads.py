@@ -61,19 +61,16 @@ class WarmReads:
         except EndpointError:
             return None
         own_authorization = asked.head.field("authorization")
-        if asks_what_to_push(asked.head.method, endpoint) and may_push(settings, own_authorization):
-            return None
         client = self._core.identities.recall(own_authorization)
-        if client is None:
+        if client is None or (asks_what_to_push(asked.head.method, endpoint) and may_push(settings, own_authorization)):
             return None
         wanted = request_class(endpoint, settings.tiers, caching_enabled=settings.enable_manifest_cache)
         registry, plain_http = known
         scheme = "http" if plain_http else "https"
         exchange = Exchange(registry, scheme, endpoint, wanted, client=client, cache_status=CacheStatus.HIT)
-        if self._rules.denial(exchange, asked.head.target, asked.client_ip) is not None:
-            return None
+        is_denied = self._rules.denial(exchange, asked.head.target, asked.client_ip) is not None
         try:
-            return self._at_hand(exchange, asked.head)
+            return None if is_denied else self._at_hand(exchange, asked.head)
         except StoreError:
             return None  # the other way meets the same error, and says it
 

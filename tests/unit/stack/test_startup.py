@@ -31,6 +31,7 @@ ORDER = [
     "registry-client-login",
     "registry-interception",
     "registry-setup-responder",
+    "registry-client-rules",
     "registry-push-bypass",
     "registry-auth-injector",
     "registry-client-tokens",
