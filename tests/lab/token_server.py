@@ -1,8 +1,8 @@
 """A token server for registries: `python -m lab.token_server`, a program of its own as in real life.
 
 GET and POST forms of the distribution token protocol, RS256 tokens with an x5c chain. Anonymous clients get `pull` on
-all repositories but private/*, and so does bob; alice/secret gets what it asks for. A refused wish is a token without it, as the
-protocol says.
+all repositories but private/*, and so does bob; alice/secret gets what it asks for. A refused wish is a token without
+it, as the protocol says.
 """
 
 import argparse

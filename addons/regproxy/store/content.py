@@ -38,6 +38,9 @@ MIN_FREE_BYTES = 1024**3
 HOUSEKEEPING_INTERVAL_S = 10.0
 """How long access times stay in memory, and how late unused content may go."""
 
+ACCESS_TIDY_INTERVAL_S = 3600.0
+"""How often is looked for records of what is not stored: two seconds' work for a million contents."""
+
 PARTIAL_LIFETIME_S = 7 * 24 * 3600.0
 """A download that nobody resumed for a week is not resumed any more."""
 
@@ -92,6 +95,7 @@ class Store:
         self._inactive_s, self._clock = inactive_s, clock
         self._ledger: Ledger | None = None
         self._access: AccessBook | None = None
+        self._access_tidied_at_s = 0.0
         self._flights: Flights | None = None
         self._doubts = Doubts()
         self._hot = HotRecords()
@@ -304,6 +308,9 @@ class Store:
             )
         await self.evict_inactive()
         await self.access.flush()
+        if self._clock() - self._access_tidied_at_s >= ACCESS_TIDY_INTERVAL_S:
+            self._access_tidied_at_s = self._clock()
+            await self._open_ledger().tidy_access(self._clock() - self._inactive_s)
         await asyncio.to_thread(beat, self._layout)
 
     async def housekeeping(self, interval_s: float = HOUSEKEEPING_INTERVAL_S) -> None:
