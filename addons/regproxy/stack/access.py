@@ -77,7 +77,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class FromRegistry:
-    """The registry says that it has the content; only its own copy shows that this is true."""
+    """Only what the registry itself sends shows whether the client may have it."""
 
 
 type Verdict = Allowed | Refused | FromRegistry
@@ -105,13 +105,17 @@ class Arrival:
     async def watch(self, fetch: Callable[[OnOpened], Coroutine[None, None, None]]) -> None:
         """Fetch it. Raises what `fetch` raises."""
         with self._book.arriving() as arriving:
+            opener = OpenedBy.CLIENT
 
             def opened(opened_by: OpenedBy) -> None:
-                repository, client = self._reader.repository, self._reader.client
-                self._book.answered(repository, opened_by, client, let_in=True, now_s=time.time())
-                arriving.begin(repository, self._digest, GIVEN_TO[opened_by])
+                nonlocal opener
+                opener = opened_by
+                arriving.begin(self._reader.repository, self._digest, GIVEN_TO[opened_by])
 
             await fetch(opened)
+            # Not before: a page of some other kind, for strangers, may have been what was opened.
+            repository, client = self._reader.repository, self._reader.client
+            self._book.answered(repository, opener, client, let_in=True, now_s=time.time())
             arriving.arrived()
 
 
@@ -162,9 +166,9 @@ class AccessControl:
                 return Allowed()
             return await self._check(wish)
 
-    async def learn(self, reader: Reader, answer: Answer, *, by_registry: bool = True) -> None:
-        """Note whom the registry let read, or refused; `by_registry`: it answered itself, and did not redirect."""
-        if by_registry and answer.status in (200, 206, 401, 403):
+    async def learn(self, reader: Reader, answer: Answer, *, counts: bool = True) -> None:
+        """Note whom the registry let read, or refused, if that answer counts."""
+        if counts and answer.status in (200, 206, 401, 403):
             await self._answered(reader, answer, let_in=answer.status < 300)
 
     async def bind(self, reader: Reader, digest: Digest, answer: Answer) -> None:
@@ -219,6 +223,8 @@ class AccessControl:
         try:
             async with within(CHECK_LIMIT_S, Need.OPTIONAL) if may_do_without else nullcontext():
                 answer = await self._ask(wish)
+                if answer is None:
+                    return FromRegistry()
                 if answer.status == 404 and (await self._known(wish.reader, wish.digest)).given:
                     answer = await self._ask_repository(wish, answer)
         except UpstreamUnavailable as error:
@@ -242,11 +248,11 @@ class AccessControl:
             fields["WWW-Authenticate"] = answer.headers["WWW-Authenticate"]
         return Refused(dataclasses.replace(answer, headers=fields, body=error_body(code, reason)), reason)
 
-    async def _ask(self, wish: Wish) -> Answer:
-        """Return what the registry says of a content; a success is one of the content's very size.
+    async def _ask(self, wish: Wish) -> Answer | None:
+        """Return what the registry says of a content; None for a success that is none.
 
-        Some storage takes no HEAD at a URL that is signed for GET: it is asked for a single byte then. An answer of
-        another size is a page of some other kind (a login page, say) and no content.
+        Some storage takes no HEAD at a URL that is signed for GET: it is asked for a single byte then. What has not the
+        content's very size is a page of some other kind (a login page, say).
         """
         answer, size_bytes = await self._head(wish.request)
         if answer.status not in (200, 401, 404) and answer.origin != wish.request.url.origin:
@@ -254,19 +260,22 @@ class AccessControl:
                 wish.request, method="GET", headers=(*wish.request.headers, ("Range", "bytes=0-0"))
             )
             answer, size_bytes = await self._head(one_byte)
-        if answer.origin != wish.request.url.origin and answer.status in (401, 403):
+        is_by_registry = answer.origin == wish.request.url.origin
+        if not is_by_registry and answer.status in (401, 403):
             return dataclasses.replace(answer, status=502)  # storage's word, not the registry's
-        if answer.status in (200, 206) and size_bytes not in (None, wish.size_bytes):
-            return dataclasses.replace(answer, status=404)
-        if answer.status in (200, 206) and size_bytes is None and answer.origin != wish.request.url.origin:
-            return dataclasses.replace(answer, status=404)
+        is_success = answer.status in (200, 206)
+        if is_success and "html" in answer.headers.get("Content-Type", "").lower():
+            return None
+        if is_success and size_bytes != wish.size_bytes and (size_bytes is not None or not is_by_registry):
+            return None
         return answer
 
     async def _ask_repository(self, wish: Wish, lost: Answer) -> Answer:
         """Return what the registry says of the repository; the first answer when that may not be read either."""
         tags = dataclasses.replace(wish.request.url, target=f"/v2/{wish.reader.repository.name}/tags/list?n=1")
         answer, _ = await self._head(dataclasses.replace(wish.request, method="GET", url=tags))
-        if answer.origin == tags.origin and answer.status == 200:
+        is_list = "json" in answer.headers.get("Content-Type", "").lower()
+        if answer.origin == tags.origin and answer.status == 200 and is_list:
             return answer
         if answer.origin == tags.origin and answer.status in (401, 403, 404):
             await self._answered(wish.reader, answer, let_in=False)

@@ -161,8 +161,7 @@ class BlobCache:
                 if not ours:
                     # Refused to someone else, of another repository perhaps: that says nothing about this client.
                     continue
-                is_by_registry = error.answer.origin == request.url.origin
-                await self._core.access.learn(reader, error.answer, by_registry=is_by_registry)
+                await self._core.access.learn(reader, error.answer, counts=error.answer.origin == request.url.origin)
                 exchange.error = str(error)
                 flow.response = relay(error.answer, head=False)
             except UpstreamUnavailable as error:

@@ -124,7 +124,7 @@ class ManifestSource:
         if stale_allowed(Status(head.status)):
             return relayed(pull, head, CacheStatus.EXPIRED)
         moved_to = described(head)
-        await self._core.access.learn(pull.reader, head, by_registry=_is_by_registry(pull, head))
+        await self._core.access.learn(pull.reader, head, counts=_counts(pull, head))
         is_same = moved_to is not None and moved_to.digest == record.descriptor.digest
         if is_same and await self._core.access.believes(pull.reader, record.descriptor.digest, head):
             served = await self._recorded(pull, record, CacheStatus.REVALIDATED)
@@ -140,7 +140,7 @@ class ManifestSource:
     async def _fetch(self, pull: Pull, status: CacheStatus, record: TagRecord | None = None) -> Served:
         """Pass the client's request on and keep what a GET brings."""
         answer = await self._core.upstream.ask(pull.request, MANIFEST_LIMIT_BYTES)
-        await self._core.access.learn(pull.reader, answer, by_registry=_is_by_registry(pull, answer))
+        await self._core.access.learn(pull.reader, answer, counts=_counts(pull, answer))
         if answer.status != 200:
             await self._forget_if_gone(pull, answer.status)
             return relayed(pull, answer, status)
@@ -249,6 +249,8 @@ class ManifestSource:
         return stored is not None
 
 
-def _is_by_registry(pull: Pull, answer: Answer) -> bool:
-    """Whether an answer is the registry's own word, not that of a host that it redirected to."""
-    return answer.origin == pull.get_request.url.origin
+def _counts(pull: Pull, answer: Answer) -> bool:
+    """Whether an answer shows whom the registry lets read: its own word, and for a success a manifest, not a page."""
+    media_type = answer.headers.get("Content-Type", "").lower()
+    is_manifest = "json" in media_type or "jws" in media_type
+    return answer.origin == pull.get_request.url.origin and (answer.status != 200 or is_manifest)
