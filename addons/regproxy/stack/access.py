@@ -13,12 +13,10 @@ from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from regproxy.oci.challenge import parse_challenges
 from regproxy.oci.digest import Digest
 from regproxy.oci.errors import ErrorCode, error_body
 from regproxy.oci.names import Registry
 from regproxy.origin.authorized import AuthorizedUpstream
-from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.errors import Answer, UpstreamUnavailable
 from regproxy.origin.parts import OnOpened
 from regproxy.origin.patience import within
@@ -27,15 +25,12 @@ from regproxy.policy.access import (
     AccessRules,
     Known,
     PrivateImages,
-    Repository,
     may_take_at_its_word,
 )
 from regproxy.policy.breaker import Need
 from regproxy.policy.freshness import Status, stale_allowed
-from regproxy.policy.identities import Identity
 from regproxy.policy.openers import OpenedBy
-from regproxy.policy.realms import find_challenge
-from regproxy.stack.exchange import Exchange
+from regproxy.stack.access_questions import AccessQuestions, Reader, Wish, challenge_for
 from regproxy.store.access_book import AccessBook
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
@@ -44,19 +39,6 @@ _CODES = {401: ErrorCode.UNAUTHORIZED, 403: ErrorCode.DENIED, 404: ErrorCode.BLO
 
 CHECK_LIMIT_S = 5.0
 """How long a client that could be served without an answer waits for one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """Who reads where."""
-
-    repository: Repository
-    client: Identity
-
-    @classmethod
-    def of(cls, exchange: Exchange, name: str) -> "Reader":
-        """Return the client of an exchange at a repository."""
-        return cls(Repository(exchange.registry, name), exchange.client)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +65,6 @@ class FromRegistry:
 type Verdict = Allowed | Refused | FromRegistry
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """A stored content, and how its registry is asked about it."""
-
-    reader: Reader
-    digest: Digest
-    size_bytes: int
-    request: UpstreamRequest
-    """A HEAD of the content with the client's authorization, or else the proxy's."""
-
-
 class Arrival:
     """One content that is fetched: who let it out, and whether it came."""
 
@@ -110,7 +81,7 @@ class Arrival:
             def opened(opened_by: OpenedBy) -> None:
                 nonlocal opener
                 opener = opened_by
-                arriving.begin(self._reader.repository, self._digest, GIVEN_TO[opened_by])
+                arriving.begin(self._reader.repository, self._digest, GIVEN_TO[opened_by], self._reader.client)
 
             await fetch(opened)
             # Not before: a page of some other kind, for strangers, may have been what was opened.
@@ -133,7 +104,7 @@ class AccessControl:
         self._rules = rules
         self._shares_all = private_images is PrivateImages.SHARE
         self._store = store
-        self._upstream = upstream
+        self._questions = AccessQuestions(upstream)
         self._store_failed = store_failed
         self._checking: weakref.WeakValueDictionary[Reader, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -200,6 +171,10 @@ class AccessControl:
         await self._store.access.known(reader.repository, reader.client, digest)
         return Arrival(self._store.access, reader, digest)
 
+    def arrives_for(self, reader: Reader, digest: Digest) -> bool:
+        """Whether the registry gives what is on its way to this client too. Raises StoreError."""
+        return self._store.access.arrives_for(reader.repository, reader.client, digest)
+
     def challenged(self, registry: Registry, answer: Answer) -> None:
         """Remember what a registry asks for."""
         challenge = answer.headers.get("WWW-Authenticate")
@@ -214,7 +189,7 @@ class AccessControl:
         if challenge is None:
             body = error_body(ErrorCode.DENIED, told)
             return Refused(Answer(403, {"Content-Type": "application/json"}, body, ""), told)
-        fields = {"Content-Type": "application/json", "WWW-Authenticate": _challenge_for(challenge, repository.name)}
+        fields = {"Content-Type": "application/json", "WWW-Authenticate": challenge_for(challenge, repository.name)}
         return Refused(Answer(401, fields, error_body(ErrorCode.UNAUTHORIZED, told), ""), told)
 
     async def _check(self, wish: Wish) -> Verdict:
@@ -222,11 +197,11 @@ class AccessControl:
         may_do_without = await self.may_read_in_outage(wish.reader, wish.digest)
         try:
             async with within(CHECK_LIMIT_S, Need.OPTIONAL) if may_do_without else nullcontext():
-                answer = await self._ask(wish)
+                answer = await self._questions.about_content(wish)
                 if answer is None:
                     return FromRegistry()
                 if answer.status == 404 and (await self._known(wish.reader, wish.digest)).given:
-                    answer = await self._ask_repository(wish, answer)
+                    answer = await self._of_lost(wish, answer)
         except UpstreamUnavailable as error:
             reason = str(error)
         except TimeoutError:
@@ -236,6 +211,16 @@ class AccessControl:
                 return await self._verdict(wish, answer)
             reason = f"{wish.reader.repository.registry} answered {answer.status}"
         return Allowed(reason) if may_do_without else await self.refusal(wish.reader, reason)
+
+    async def _of_lost(self, wish: Wish, lost: Answer) -> Answer:
+        """Return what counts when a registry has not any more what it had, or says so to whom it hides it from."""
+        listed = await self._questions.about_repository(wish)
+        if listed is None:
+            return lost
+        if listed.status == 200:
+            return listed
+        await self._answered(wish.reader, listed, let_in=False)
+        return lost
 
     async def _verdict(self, wish: Wish, answer: Answer) -> Verdict:
         await self.learn(wish.reader, answer)
@@ -247,46 +232,6 @@ class AccessControl:
         if "WWW-Authenticate" in answer.headers:
             fields["WWW-Authenticate"] = answer.headers["WWW-Authenticate"]
         return Refused(dataclasses.replace(answer, headers=fields, body=error_body(code, reason)), reason)
-
-    async def _ask(self, wish: Wish) -> Answer | None:
-        """Return what the registry says of a content; None for a success that is none.
-
-        Some storage takes no HEAD at a URL that is signed for GET: it is asked for a single byte then. What has not the
-        content's very size is a page of some other kind (a login page, say).
-        """
-        answer, size_bytes = await self._head(wish.request)
-        if answer.status not in (200, 401, 404) and answer.origin != wish.request.url.origin:
-            one_byte = dataclasses.replace(
-                wish.request, method="GET", headers=(*wish.request.headers, ("Range", "bytes=0-0"))
-            )
-            answer, size_bytes = await self._head(one_byte)
-        is_by_registry = answer.origin == wish.request.url.origin
-        if not is_by_registry and answer.status in (401, 403):
-            return dataclasses.replace(answer, status=502)  # storage's word, not the registry's
-        is_success = answer.status in (200, 206)
-        if is_success and "html" in answer.headers.get("Content-Type", "").lower():
-            return None
-        if is_success and size_bytes != wish.size_bytes and (size_bytes is not None or not is_by_registry):
-            return None
-        return answer
-
-    async def _ask_repository(self, wish: Wish, lost: Answer) -> Answer:
-        """Return what the registry says of the repository; the first answer when that may not be read either."""
-        tags = dataclasses.replace(wish.request.url, target=f"/v2/{wish.reader.repository.name}/tags/list?n=1")
-        answer, _ = await self._head(dataclasses.replace(wish.request, method="GET", url=tags))
-        is_list = "json" in answer.headers.get("Content-Type", "").lower()
-        if answer.origin == tags.origin and answer.status == 200 and is_list:
-            return answer
-        if answer.origin == tags.origin and answer.status in (401, 403, 404):
-            await self._answered(wish.reader, answer, let_in=False)
-        return lost
-
-    async def _head(self, request: UpstreamRequest) -> tuple[Answer, int | None]:
-        """Return an answer without its body, and the size of the whole that it names."""
-        async with self._upstream.send(request) as response:
-            origin = str(response.url.origin())
-            answer = Answer(response.status, response.headers.copy(), b"", origin, response.opened_by)
-        return answer, _whole_size(answer)
 
     async def _answered(self, reader: Reader, answer: Answer, *, let_in: bool) -> None:
         try:
@@ -312,27 +257,3 @@ class AccessControl:
         except StoreError as error:
             self._store_failed(error)
             return None
-
-
-def _whole_size(answer: Answer) -> int | None:
-    """Return the size of the whole content: of `Content-Range` for a part (RFC 9110 section 14.4)."""
-    text = answer.headers.get("Content-Length", "")
-    if answer.status == 206:
-        text = answer.headers.get("Content-Range", "").rpartition("/")[2]
-    return int(text) if text.isdecimal() else None
-
-
-def _challenge_for(challenge: str, name: str) -> str:
-    """Return a registry's challenge for a repository: the one that is remembered named another one."""
-    bearer = find_challenge(parse_challenges([challenge]), "bearer")
-    if bearer is None:
-        return challenge
-    params = {**bearer.params, "scope": f"repository:{name}:pull"}
-    params.pop("error", None)
-    return "Bearer " + ",".join(f"{key}={_quoted(value)}" for key, value in params.items())
-
-
-def _quoted(value: str) -> str:
-    """Return a quoted-string (RFC 9110 section 5.6.4)."""
-    escaped = value.replace("\\", r"\\").replace('"', r"\"")
-    return f'"{escaped}"'

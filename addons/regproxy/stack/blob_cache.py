@@ -25,7 +25,8 @@ from regproxy.oci.ranges import (
 )
 from regproxy.origin.blobs import Connections, fill
 from regproxy.origin.errors import UpstreamRefused, UpstreamUnavailable
-from regproxy.stack.access import Allowed, FromRegistry, Reader, Refused, Wish
+from regproxy.stack.access import Allowed, FromRegistry, Refused
+from regproxy.stack.access_questions import Reader, Wish
 from regproxy.stack.answers import answer, content_fields, oci_error, relay
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
@@ -174,7 +175,8 @@ class BlobCache:
                 body = FileBody(ingest.open(), 0, size_bytes, ingest.released)
                 file = file_answer(blob.digest, body, Read.of_request(flow.request))
                 # What somebody else fetches is for whom the registry lets read it, as what is stored.
-                if ours or await self._is_admitted(flow, exchange, blob, file):
+                is_its_own = ours or self._core.access.arrives_for(reader, blob.digest)
+                if is_its_own or await self._is_admitted(flow, exchange, blob, file):
                     respond(flow, file)
             return
         flow.response = oci_error(

@@ -13,7 +13,8 @@ from regproxy.oci.media_types import is_accepted
 from regproxy.oci.names import Registry
 from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.errors import Answer
-from regproxy.stack.access import Reader, Refused
+from regproxy.stack.access import Refused
+from regproxy.stack.access_questions import Reader
 from regproxy.stack.answers import content_fields, passed_on
 from regproxy.stack.exchange import CacheStatus
 from regproxy.store.hot import StoredManifest

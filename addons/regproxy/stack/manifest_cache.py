@@ -10,7 +10,7 @@ from regproxy.oci.endpoint import Manifest
 from regproxy.oci.errors import ErrorCode
 from regproxy.oci.media_types import accepted_manifest_types
 from regproxy.policy.tiers import tag_lifetime_s
-from regproxy.stack.access import Reader
+from regproxy.stack.access_questions import Reader
 from regproxy.stack.answers import answer, oci_error, relay
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered

@@ -19,7 +19,8 @@ from regproxy.origin.single_flight import SingleFlight
 from regproxy.policy.breaker import Need
 from regproxy.policy.freshness import NotAsked, Status, TimedOut, is_fresh, stale_allowed
 from regproxy.policy.identities import Identity
-from regproxy.stack.access import Allowed, FromRegistry, Refused, Wish
+from regproxy.stack.access import Allowed, FromRegistry, Refused
+from regproxy.stack.access_questions import Wish
 from regproxy.stack.answers import content_fields, passed_on
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus

@@ -14,8 +14,8 @@ from regproxy.oci.names import HTTPS_PORT
 from regproxy.policy.image_rules import may_use
 from regproxy.policy.tiers import request_class
 from regproxy.stack import access_log
-from regproxy.stack.access import Reader
 from regproxy.stack.access_log import Entry, UpstreamPart, cache_fields
+from regproxy.stack.access_questions import Reader
 from regproxy.stack.answers import passed_on
 from regproxy.stack.blob_cache import BlobCache
 from regproxy.stack.client_rules import ClientRules

@@ -55,6 +55,14 @@ class _Arrival:
     digest: Digest
 
 
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """To whom a registry gives what is on its way."""
+
+    given: int
+    client: Identity
+
+
 class AccessBook:
     """The records of one open store."""
 
@@ -64,7 +72,7 @@ class AccessBook:
         self._given: _Recent[tuple[Repository, Digest], int] = _Recent(BINDINGS)
         self._proofs: _Recent[tuple[Repository, str], float] = _Recent(PROOFS)
         self._challenges: _Recent[Registry, str] = _Recent(REPOSITORIES)
-        self._arriving: dict[_Arrival, int] = {}
+        self._arriving: dict[_Arrival, _Opened] = {}
         self._changes = AccessChanges()
         self._writing = AccessChanges()
 
@@ -89,10 +97,17 @@ class AccessBook:
             for (repository, changed), given in changes.bindings.items():
                 if changed == digest:
                     found[repository] = given
-        for arrival, given in self._arriving.items():
+        for arrival, opened in self._arriving.items():
             if arrival.digest == digest:
-                found.setdefault(arrival.repository, given)
+                found.setdefault(arrival.repository, opened.given)
         return [Holder(repository.registry, given) for repository, given in found.items()]
+
+    def arrives_for(self, repository: Repository, client: Identity, digest: Digest) -> bool:
+        """Whether what is on its way was given to everybody, to the operator, or to this very client's login."""
+        opened = self._arriving.get(_Arrival(repository, digest))
+        if opened is None:
+            return False
+        return opened.given != Given.TO_CLIENT or (opened.client == client and not client.is_nobody)
 
     async def challenge(self, registry: Registry) -> str | None:
         """Return what a registry asked for when it last refused. Raises StoreError."""
@@ -158,7 +173,11 @@ class AccessBook:
             self._ledger.write_access_now(changes)
 
     def _given_or_arriving(self, repository: Repository, digest: Digest) -> int:
-        return self._given.recall((repository, digest)) or self._arriving.get(_Arrival(repository, digest), 0)
+        given = self._given.recall((repository, digest))
+        if given:
+            return given
+        opened = self._arriving.get(_Arrival(repository, digest))
+        return 0 if opened is None else opened.given
 
     async def _load(self, repository: Repository, client: Identity, digest: Digest | None) -> None:
         """Bring into memory what is not there; what was learnt meanwhile is newer."""
@@ -182,16 +201,16 @@ class AccessBook:
 class Arriving:
     """One content on its way from one repository."""
 
-    def __init__(self, book: AccessBook, all_arriving: dict[_Arrival, int]) -> None:
+    def __init__(self, book: AccessBook, all_arriving: dict[_Arrival, _Opened]) -> None:
         self._book = book
         self._all = all_arriving
         self._arrival: _Arrival | None = None
         self._given = Given.NOWHERE
 
-    def begin(self, repository: Repository, digest: Digest, given: Given) -> None:
+    def begin(self, repository: Repository, digest: Digest, given: Given, client: Identity) -> None:
         """Note that the registry began to send it."""
         self._arrival, self._given = _Arrival(repository, digest), given
-        self._all[self._arrival] = given
+        self._all[self._arrival] = _Opened(given, client)
 
     def arrived(self) -> None:
         """Note that it is all there and right."""

@@ -16,7 +16,7 @@ from regproxy.origin.errors import Answer
 from regproxy.policy.access import Repository
 from regproxy.policy.identities import NOBODY
 from regproxy.policy.openers import OpenedBy
-from regproxy.stack import access, manifests
+from regproxy.stack import access, access_questions, manifests
 from regproxy.stack.blob_cache import BlobCache
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import exchange_of
@@ -275,9 +275,9 @@ async def test_sharing_asks_nobody(configure: Callable[..., Core], ask: Ask, reg
 
 def test_a_challenge_is_written_as_it_can_be_read() -> None:
     """Quotes and backslashes in a registry's words stay inside them; other schemes stay as they are."""
-    told = access._challenge_for(r'Bearer realm="https://a/\"t\\",error="x"', "team/app")
+    told = access_questions.challenge_for(r'Bearer realm="https://a/\"t\\",error="x"', "team/app")
     assert told == r'Bearer realm="https://a/\"t\\",scope="repository:team/app:pull"'
-    assert access._challenge_for('Basic realm="a"', "team/app") == 'Basic realm="a"'
+    assert access_questions.challenge_for('Basic realm="a"', "team/app") == 'Basic realm="a"'
 
 
 async def test_a_closed_store_remembers_nothing(reader: Reader) -> None:

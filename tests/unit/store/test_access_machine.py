@@ -64,7 +64,7 @@ class AccessMachine(RuleBasedStateMachine):
         with self.store.access.arriving() as arriving:
             self.store.access.answered(where, how, who, let_in=True, now_s=self.now_s)
             self.note(where, how, who, True)
-            arriving.begin(where, what, GIVEN_TO[how])
+            arriving.begin(where, what, GIVEN_TO[how], who)
             if arrives:
                 arriving.arrived()
                 self.had.add((where, what))
