@@ -51,9 +51,14 @@ class Circuits:
     async def admit(self, origin: str, need: Need) -> "Admission":
         """Let a request go out, whose end the caller tells. Raises `UpstreamAway`.
 
-        One that needs an answer waits for the probe that is out, as long as a connection may take.
+        One that needs an answer waits for the probe that is out, as long as a connection may take; in the first seconds
+        of an outage it waits for its turn, too.
         """
-        verdict = breaker.admit(self.state(origin), need, self._clock())
+        circuit = self.state(origin)
+        verdict = breaker.admit(circuit, need, self._clock())
+        if verdict is Verdict.WAIT and isinstance(circuit, Open):
+            await asyncio.sleep(breaker.next_attempt_s(circuit, need) - self._clock())
+            verdict = breaker.admit(self.state(origin), need, self._clock())
         if verdict is Verdict.WAIT:
             await self._probe_ended(origin)
             verdict = breaker.admit(self.state(origin), need, self._clock())
@@ -66,6 +71,15 @@ class Circuits:
                 return Admission(self, origin, is_probe=True)
             case Verdict.WAIT | Verdict.REFUSE:
                 raise self._away(origin)
+
+    def admit_other(self, origin: str) -> "Admission":
+        """Let a request out that another client than ours sends. Raises `UpstreamAway`.
+
+        It is no probe: nobody here limits how long it takes, and others would wait for it.
+        """
+        if breaker.admit(self.state(origin), Need.REQUIRED, self._clock()) is Verdict.REFUSE:
+            raise self._away(origin)
+        return Admission(self, origin, is_probe=False)
 
     def change(self, origin: str, change: Callable[[Circuit], Circuit]) -> None:
         """Replace a circuit, and say when it opens or closes."""
@@ -121,7 +135,7 @@ class Circuits:
         match before, after:
             case Closed(), Open(outage):
                 logger.warning(
-                    "%s: until %s answers again, what is stored is served without asking it", outage.reason, origin
+                    "%s; what is stored is served without asking until %s answers again", outage.reason, origin
                 )
             case ((Open(outage) | HalfOpen(outage)), Closed()):
                 logger.info("%s answers again after %.0f s", origin, self._clock() - outage.since_s)

@@ -197,6 +197,11 @@ class Upstream:
             raise UpstreamUnavailable(f"{url.origin} is not asked: OFFLINE is set", NotAsked(), passing=False)
         self.circuits.refuse_early(url.origin, patience.get().need)
 
+    def admit_other(self, url: Url) -> Admission:
+        """Let a request out that another client than this one sends. Raises `UpstreamUnavailable`."""
+        self.refuse_early(url)
+        return self.circuits.admit_other(url.origin)
+
     async def ask(self, request: UpstreamRequest, body_limit_bytes: int) -> Answer:
         """Send a request and read its whole answer. Raises `UpstreamUnavailable`, `AnswerTooLarge`."""
         try:

@@ -19,6 +19,7 @@ from regproxy.origin.patience import limit_s, patience, within
 from regproxy.origin.resolver import for_inside
 from regproxy.origin.single_flight import SingleFlight
 from regproxy.origin.token_answers import parse_token_answer
+from regproxy.policy.breaker import Need
 from regproxy.policy.credentials import Credential, basic_header
 from regproxy.policy.freshness import Status, TimedOut, stale_allowed
 from regproxy.policy.realms import Realm
@@ -113,7 +114,7 @@ class Tokens:
         self._clock = clock
         self._tokens: Bounded[TokenKey, Token] = Bounded()
         self._rests: Bounded[TokenKey, _Rest] = Bounded()
-        self._flights: SingleFlight[TokenKey, Token] = SingleFlight()
+        self._flights: SingleFlight[tuple[TokenKey, Need], Token] = SingleFlight()
 
     def known(self, key: TokenKey) -> Token | None:
         """Return a token that needs no new one yet."""
@@ -132,7 +133,8 @@ class Tokens:
         if token is not None:
             return token
         try:
-            return await self._flights.run(key, lambda: self._ask(key))
+            # Who can do without waits for no one that has more patience.
+            return await self._flights.run((key, patience.get().need), lambda: self._ask(key))
         except UpstreamUnavailable:
             token = self._tokens.get(key)
             if token is not None and self._clock() < token.ends_at_s:

@@ -10,6 +10,7 @@ from regproxy.origin.resolver import Lookup, system_lookup
 from regproxy.policy.access import AccessRules
 from regproxy.policy.identities import IdentityKey
 from regproxy.settings import Settings
+from regproxy.stack.accepted_logins import AcceptedLogins
 from regproxy.stack.access import AccessControl
 from regproxy.stack.client_identities import ClientIdentities
 from regproxy.stack.credentials import credential_source, intercepting
@@ -34,6 +35,8 @@ class Core:
         self._identities: ClientIdentities | None = None
         self._access: AccessControl | None = None
         self._store_failed = False
+        self.accepted_logins = AcceptedLogins()
+        """Which logins of clients were right."""
         self.own_ports: set[int] = set()
         """The proxy's port and those of its web interface: what nobody may reach through the proxy."""
         self.lookup: Lookup = system_lookup

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 
 from regproxy.oci.descriptor import Descriptor
 from regproxy.oci.digest import Digest
+from regproxy.oci.media_types import is_accepted
 from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
 from regproxy.origin.patience import within
@@ -96,6 +97,7 @@ class ManifestSource:
 
     async def _ask(self, pull: Pull, record: TagRecord | None) -> Served:
         fallback = None if record is None else await self._last_good(pull, record)
+        fallback = fallback or await self._last_good_of_others(pull)
         try:
             async with within(REVALIDATION_LIMIT_S, Need.OPTIONAL) if fallback is not None else nullcontext():
                 served = await self._from_registry(pull, record)
@@ -211,6 +213,26 @@ class ManifestSource:
             if descriptor is not None and self._has(descriptor.digest):
                 return not await self._core.access.may_read_in_outage(pull.reader, descriptor.digest)
         return False
+
+    async def _last_good_of_others(self, pull: Pull) -> Served | None:
+        """Return what clients that accept other types have got for a tag, if this one accepts it and may have it, too.
+
+        In an outage an image that one kind of client has pulled is there for all of them.
+        """
+        if isinstance(pull.manifest.reference, Digest):
+            return None
+        key = pull.tag_key
+        try:
+            records = await self._core.store.tag_records(key.registry, key.name, key.tag)
+        except StoreError as error:
+            self._core.store_failed(error)
+            return None
+        for record in records:
+            if is_accepted(record.descriptor.media_type, pull.accepted):
+                served = await self._last_good(pull, TagRecord(record.descriptor, record.checked_at_s))
+                if served is not None:
+                    return served
+        return None
 
     async def _recorded(self, pull: Pull, record: TagRecord, status: CacheStatus) -> Served | None:
         """Serve what a record points to. A HEAD needs the record only."""

@@ -176,6 +176,22 @@ async def test_a_proof_has_its_grace(reader: Reader, registry: Registry, clock: 
     assert "cannot be reached" in (exchange.error or "")
 
 
+async def test_other_accepted_types_open_nothing_in_an_outage(reader: Reader, registry: Registry, ask: Ask) -> None:
+    """What a tag meant for another kind of client is for who may read it, too."""
+    registry.override = open_to(ALICE)
+    await reader.read(ALICE)
+    registry.override = hang_up
+    answers = []
+    for authorization in (BOB, ALICE):
+        for method in ("GET", "HEAD"):
+            fields = {"Accept": f"{OCI}, application/json", "Authorization": authorization}
+            flow = ask(reader.core, "/v2/library/alpine/manifests/3.20", method, **fields)
+            await reader.manifests.request(flow)
+            assert flow.response is not None
+            answers.append(flow.response.status_code)
+    assert answers == [502, 502, 200, 200]
+
+
 async def test_without_a_challenge_it_is_a_403(reader: Reader, registry: Registry) -> None:
     """A registry that never asked for a login: there is nothing that the client could do."""
     registry.override = open_to(ALICE)
