@@ -11,7 +11,8 @@ What happens to one pull, from `CONNECT` to the last byte:
 3. A request to the proxy's own address is answered by `setup_responder`; unless it is one of the registry API, from a
     client that knows the proxy as its mirror. `mirror_door` finds out which registry it means. From there on it is as
     any other.
-4. A write is refused or streamed through by `push_bypass`.
+4. What the operator does not serve, or not to this client, is refused by `client_rules`. A write is refused or
+    streamed through by `push_bypass`.
 5. `auth_injector` chooses between the client's own credentials and the operator's (`policy.precedence`). Our own
     requests to registries log in by themselves, with tokens where those are wanted (`origin.logins`). Who the client
     is, by its own login or the login that its token was given to, is known from `client_tokens`. `stale_logins` lets
@@ -19,7 +20,7 @@ What happens to one pull, from `CONNECT` to the last byte:
 6. `/v2/`, the first request of every pull, is answered by `ping`, also when the registry is down; the request for a
     token that may follow by `token_requests`, also when the token server is down.
 7. A manifest is answered by `manifest_cache`: by digest for good, by tag for its tier's time, revalidated by HEAD,
-    stale in an outage.
+    stale in an outage. What is stored is for whom its registry lets read it: `access` knows, or asks.
 8. A blob is answered by `blob_cache`: from its file, or from the download that is filling it. `sender` moves the
     bytes.
 9. Lists and other small reads are asked for by `passed_reads`. What nobody answered goes to the registry through
@@ -40,6 +41,7 @@ from regproxy.stack.access_log import AccessLog
 from regproxy.stack.auth_injector import AuthInjector
 from regproxy.stack.blob_cache import BlobCache
 from regproxy.stack.client_login import ClientLogin
+from regproxy.stack.client_rules import ClientRules
 from regproxy.stack.client_tokens import ClientTokens
 from regproxy.stack.core import Core
 from regproxy.stack.interception import Interception
@@ -77,6 +79,7 @@ addons = [
     _interception,
     _mirror_door,
     SetupResponder(_core),
+    ClientRules(_core),
     PushBypass(_core),
     AuthInjector(_core),
     ClientTokens(_core),

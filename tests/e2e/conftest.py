@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from lab.fixtures import MakeImage, StartOrigin, StartProxy
+from lab.http_client import error_pages
 from lab.image import Image, make_image
 from lab.lab import Lab
 from lab.origin import Origin
 from lab.proxy import Proxy
+from lab.secrets import files_with_secrets, secrets_in
 from lab.skopeo import Skopeo
 from lab.tunnel import BlindProxy
 
@@ -34,6 +36,12 @@ def start_proxy(lab: Lab, tmp_path: Path) -> Iterator[StartProxy]:
     for started in proxies:
         started.close()
         sys.stdout.write(started.log)
+    # Whatever the test was about: nothing that came or went may be found in what is left behind.
+    left = [f"its log: {found}" for started in proxies if (found := secrets_in(started.log.encode()))]
+    left += files_with_secrets(started.cache_directory for started in proxies)
+    left += [f"an error page: {found}" for page in error_pages if (found := secrets_in(page))]
+    error_pages.clear()
+    assert left == []
 
 
 @pytest.fixture

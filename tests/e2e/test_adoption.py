@@ -98,8 +98,11 @@ class TestOldCache:
     def test_an_image_of_the_old_cache_pulls_with_the_registry_gone(
         self, lab: Lab, leave_cache: Callable[..., Old], tmp_path: Path
     ) -> None:
-        """Every manifest and blob is a HIT, a real client gets the whole image, and the old files stay as they were."""
-        old = leave_cache("adoption/whole")
+        """Every manifest and blob is a HIT, a real client gets the whole image, and the old files stay as they were.
+
+        Nobody knows whose the old content is: it is everybody's if the operator says so.
+        """
+        old = leave_cache("adoption/whole", {"PRIVATE_IMAGES": "share"})
         before = tree_bytes(old.proxy.cache_directory)
         old.proxy.start()
         assert "took in 11 contents" in adopted(old.proxy)
@@ -122,14 +125,14 @@ class TestOldCache:
     def test_a_pull_by_tag_asks_for_the_tag_and_for_no_blob(
         self, leave_cache: Callable[..., Old], tmp_path: Path
     ) -> None:
-        """The tag that the old cache held is not believed: the registry says what it means. The rest is there."""
+        """The tag of the old cache is not believed: the registry says what it means, and that it has the rest."""
         old = leave_cache("adoption/tagged")
         assert cache_file(old.proxy.cache_directory, f"/v2/{old.name}/manifests/latest").exists()
         old.proxy.start()
         assert "1 are not named by a digest" in adopted(old.proxy)
         mark = old.registry.log.mark()
         old.proxy.skopeo().pull(f"{old.registry.name}/{old.name}:latest", tmp_path / "pulled", all_platforms=True)
-        assert mark.count(path_contains="/blobs/") == 0
+        assert mark.count(method="GET", path_contains="/blobs/") == 0
         assert mark.count(method="GET", path_contains="/manifests/") == 1
         assert mark.count(method="GET", path_contains="/manifests/latest") == 1
         assert hash_files(tmp_path / "pulled") == hash_files(tmp_path / "before")
@@ -197,6 +200,13 @@ class TestOldCache:
         adopted(old.proxy)
         assert set(old.proxy.cache_directory.glob("?/??/*")) == {damaged, tag}
         assert set(old.proxy.cache_directory.glob("?")) == {damaged.parents[1], tag.parents[1]}
+        with lab.other.stopped():
+            assert old.proxy.client().get(old.url(old.image.layers[1])).status == 403
+        # Once the registry has said that it gives it to everybody, it does not have to say so again.
+        deadline_s = time.monotonic() + 20
+        while old.proxy.client().get(old.url(old.image.layers[1])).status != 200:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
         with lab.other.stopped():
             answer = old.proxy.client().get(old.url(old.image.layers[1]))
         assert (answer.header(STATUS), answer.body) == ("HIT", old.image.read(old.image.layers[1]))

@@ -17,6 +17,9 @@ from lab.addresses import Address
 
 _TIMEOUT_S = 30.0
 
+error_pages: list[bytes] = []
+"""The refusals that all clients of the test got, head and body: no secret may be in one (`lab.secrets`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Response:
@@ -100,7 +103,10 @@ class Client:
     ) -> Response:
         """Return the whole answer; http.client.IncompleteRead when the connection is cut inside its body."""
         with self.stream(method, url, headers, body) as response:
-            return Response(response.status, response.headers, response.read())
+            answer = Response(response.status, response.headers, response.read())
+        if answer.status >= 400:
+            error_pages.append(str(answer.headers).encode() + answer.body)
+        return answer
 
     @contextlib.contextmanager
     def stream(

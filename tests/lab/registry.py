@@ -17,6 +17,9 @@ from lab.storage import Storage
 
 USERNAME = "alice"
 PASSWORD = "secret"
+GUEST = "bob"
+GUEST_PASSWORD = "builder-5Rw"
+"""A login of the token server without a right to private/*."""
 _HTPASSWD_LINE = "alice:$2y$04$/GLJe4SJPHLG9bNIF2qGzOWtj8t7NymecTVuLQ6jjanRtpqWrWhvG\n"
 """bcrypt of PASSWORD with cost 4: it is no secret and each request checks it."""
 

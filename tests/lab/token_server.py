@@ -1,8 +1,8 @@
 """A token server for registries: `python -m lab.token_server`, a program of its own as in real life.
 
 GET and POST forms of the distribution token protocol, RS256 tokens with an x5c chain. Anonymous clients get `pull` on
-all repositories but private/*, alice/secret gets what it asks for. A refused wish is a token without it, as the
-protocol says.
+all repositories but private/*, and so does bob; alice/secret gets what it asks for. A refused wish is a token without
+it, as the protocol says.
 """
 
 import argparse
@@ -25,11 +25,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from lab.access_log import Request, authorization_scheme
-from lab.registry import PASSWORD, TOKEN_ISSUER, USERNAME
+from lab.registry import GUEST, GUEST_PASSWORD, PASSWORD, TOKEN_ISSUER, USERNAME
 
 type _Fields = Mapping[str, list[str]]
 
 _REFRESH_PREFIX = "refresh-"
+_PASSWORDS = {USERNAME: PASSWORD, GUEST: GUEST_PASSWORD}
 
 
 class _RefusedError(Exception):
@@ -81,7 +82,7 @@ def _grant(scope: str, username: str | None) -> dict[str, object] | None:
     kind, _, rest = scope.partition(":")
     name, _, wanted = rest.rpartition(":")
     actions = wanted.split(",")
-    if username is None:
+    if username in (None, GUEST):
         may_pull = kind == "repository" and not name.startswith("private/")
         actions = [action for action in actions if action == "pull" and may_pull]
     return {"type": kind, "name": name, "actions": actions} if name and actions else None
@@ -92,18 +93,20 @@ def _user_of_basic(field: str | None) -> str | None:
     if not field:
         return None
     scheme, _, encoded = field.partition(" ")
-    if scheme.lower() != "basic" or base64.b64decode(encoded) != f"{USERNAME}:{PASSWORD}".encode():
+    username, _, password = base64.b64decode(encoded).decode().partition(":")
+    if scheme.lower() != "basic" or _PASSWORDS.get(username) != password:
         raise _RefusedError
-    return USERNAME
+    return username
 
 
 def _user_of_form(fields: _Fields) -> str | None:
     """Return who a POST is from, None for anonymous."""
     match _first(fields, "grant_type"):
         case "password":
-            if (_first(fields, "username"), _first(fields, "password")) != (USERNAME, PASSWORD):
+            username = _first(fields, "username")
+            if _PASSWORDS.get(username) != _first(fields, "password"):
                 raise _RefusedError
-            return USERNAME
+            return username
         case "refresh_token":
             if _first(fields, "refresh_token") != _REFRESH_PREFIX + USERNAME:
                 raise _RefusedError

@@ -44,8 +44,8 @@ class WarmAnswer:
 class WarmReads(Protocol):
     """What is answered here."""
 
-    def intercepts(self, host: str, port: int) -> bool:
-        """Whether a CONNECT to this host ends in our TLS."""
+    def intercepts(self, host: str, port: int, client_ip: str) -> bool:
+        """Whether a CONNECT of this client to this host ends in our TLS."""
         ...
 
     def answer(self, asked: Asked) -> WarmAnswer | None:

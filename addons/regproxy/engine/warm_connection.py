@@ -136,7 +136,7 @@ class WarmConnection(asyncio.BufferedProtocol):
         if not end and len(head) <= HEAD_LIMIT_BYTES and CONNECT_START.startswith(head[: len(CONNECT_START)]):
             return
         authority = read_plain_connect(head) if end else None
-        if authority is None or not self._reception.warm.intercepts(*authority):
+        if authority is None or not self._reception.warm.intercepts(*authority, self._client_ip):
             self._hand_over(None)
             return
         self._authority, self._early = authority, rest

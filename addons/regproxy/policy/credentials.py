@@ -100,7 +100,12 @@ def repository_of_scope(target: str) -> str | None:
 
     `target` is a path with its query. Grammar: distribution's "Token Scope Documentation"; of several, the first.
     """
-    return next((name for name, _ in _scopes(target) if name is not None), None)
+    return next(iter(repositories_of_scope(target)), None)
+
+
+def repositories_of_scope(target: str) -> tuple[str, ...]:
+    """Return all repositories that a token is asked for."""
+    return tuple(name for name, _ in _scopes(target) if name is not None)
 
 
 def is_pull(target: str) -> bool:

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from regproxy.oci.names import parse_authority
+from regproxy.policy.access import PrivateImages
 from regproxy.policy.adoption import OldCache
 from regproxy.policy.precedence import Precedence
 
@@ -113,6 +114,14 @@ def parse_precedence(text: str) -> Precedence:
         return Precedence(text.strip().lower())
     except ValueError:
         raise ValueError(f"not one of {', '.join(Precedence)}") from None
+
+
+def parse_private_images(text: str) -> PrivateImages:
+    """Return what becomes of content that only some clients may read."""
+    try:
+        return PrivateImages(text.strip().lower())
+    except ValueError:
+        raise ValueError(f"not one of {', '.join(PrivateImages)}") from None
 
 
 def parse_path(text: str) -> Path:

@@ -6,10 +6,12 @@ with it starts here. Whether the port is free or a directory can be written is `
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from regproxy.policy.credentials import Credential
+from regproxy.policy.image_rules import ImageRule, parse_network, without_effect
 from regproxy.policy.interception import HostPattern, is_intercepted
 from regproxy.policy.mappings import UpstreamMapping
 from regproxy.policy.mirror import HUB, HUB_NAMES
@@ -100,6 +102,11 @@ class _Reader:
             allow_push=self._flag("ALLOW_PUSH"),
             allow_push_with_own_auth=self._flag("ALLOW_PUSH_WITH_OWN_AUTH"),
             proxy_logins=self._proxy_logins(),
+            private_images=self._value("PRIVATE_IMAGES", grammar.parse_private_images),
+            access_ttl_s=self._time_s("ACCESS_TTL"),
+            access_grace_s=self._time_s("ACCESS_GRACE"),
+            allow_clients=self._list("ALLOW_CLIENTS", parse_network, self.errors),
+            image_rules=self._image_rules(),
             send_timeout_s=self._time_s("SEND_TIMEOUT"),
             client_body_timeout_s=self._time_s("CLIENT_BODY_TIMEOUT"),
             client_header_timeout_s=self._time_s("CLIENT_HEADER_TIMEOUT"),
@@ -192,6 +199,25 @@ class _Reader:
             except ValueError as error:
                 self.errors.append(raw.problem(f"entry {number} cannot be used: {error}"))
         return tuple(logins)
+
+    def _image_rules(self) -> tuple[ImageRule, ...]:
+        """Return the rules. A bad one is an error: the proxy must not be more open than it looks."""
+        raw = self._sources.get("IMAGE_RULES")
+        if isinstance(raw.value, str):
+            lines = re.split(r"[;\n]", grammar.strip_quotes(raw.value))
+        else:
+            lines = [str(entry) for entry in raw.value]
+        rules: list[ImageRule] = []
+        for line in (line.strip() for line in lines):
+            try:
+                if line and not line.startswith("#"):
+                    rules.append(ImageRule.parse(line))
+            except ValueError as error:
+                self.errors.append(raw.problem(str(error)))
+        if (rule := without_effect(rules)) is not None:
+            reason = f"the last rule, `{rule}`, has no effect, for what no rule fits is served"
+            self.errors.append(raw.problem(f"{reason}; end with `deny *` to serve nothing else"))
+        return tuple(rules)
 
     def _upstream_proxies(self) -> ProxyPlan:
         return ProxyPlan(

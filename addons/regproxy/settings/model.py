@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from regproxy.policy.access import PrivateImages
 from regproxy.policy.adoption import OldCache
 from regproxy.policy.credentials import Credential
+from regproxy.policy.image_rules import ImageRule, Network
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
 from regproxy.policy.mirror import HUB
@@ -103,6 +105,16 @@ class Settings:
     """True: pushes of clients that send an Authorization pass through."""
     proxy_logins: tuple[ProxyLogin, ...]
     """Who may use the proxy; empty means everybody."""
+    private_images: PrivateImages
+    """What becomes of content that only some clients may read at its registry."""
+    access_ttl_s: float
+    """How long an answer that lets a client read counts."""
+    access_grace_s: float
+    """How long it counts while the registry gives no answer."""
+    allow_clients: tuple[Network, ...]
+    """Who may use the proxy; empty means everybody."""
+    image_rules: tuple[ImageRule, ...]
+    """Which images are served; the first that fits decides."""
     send_timeout_s: float
     """Longest pause between two writes to a client."""
     client_body_timeout_s: float

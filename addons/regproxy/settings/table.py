@@ -235,6 +235,33 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         secret=True,
         meaning="Logins that clients need to use the proxy: `user:password`, or lines of `htpasswd -B`; a list",
     ),
+    Setting(
+        variable="PRIVATE_IMAGES",
+        default="strict",
+        meaning="`strict`: what only some logins may read at its registry is served from the cache only to them; "
+        "`share`: to everybody who reaches the proxy",
+    ),
+    Setting(
+        variable="ACCESS_TTL",
+        default="5m",
+        meaning="How long a registry's answer that a client may read a repository counts without being asked for again",
+    ),
+    Setting(
+        variable="ACCESS_GRACE",
+        default="24h",
+        meaning="How long it counts while the registry gives no answer",
+    ),
+    Setting(
+        variable="ALLOW_CLIENTS",
+        default_note="everybody",
+        meaning="Who may use the proxy: networks (`10.0.0.0/8`) and addresses, a list; the proxy's own pages stay open",
+    ),
+    Setting(
+        variable="IMAGE_RULES",
+        default_note="every image",
+        meaning="Which images are served, and to whom; the first rule that fits decides, and what none fits is served: "
+        "`allow docker.io/library/*`, `allow quay.io/secret/* from 10.1.0.0/16`, `deny *`; parted by `;` or line ends",
+    ),
     Setting(variable="SEND_TIMEOUT", default="60s", meaning="Longest pause between two writes to a client"),
     Setting(
         variable="CLIENT_BODY_TIMEOUT",

@@ -36,6 +36,8 @@ class AuthInjector:
             return
         own = first_value(flow.request.headers, "authorization")
         exchange.client = await self._core.identities.of(own)
+        is_nobodys = own is not None and exchange.client.is_nobody
+        exchange.has_unseen_token = is_nobodys and not self._core.identities.has_seen_given(own or "")
         turn = await self._turn(flow, exchange, own)
         exchange.may_fall_back = turn.then_proxys
         credential = None

@@ -6,6 +6,7 @@ A blob's digest is its name and its proof, so a stored one never changes and is 
 import logging
 import os
 from dataclasses import dataclass
+from functools import partial
 
 from mitmproxy import http
 
@@ -25,6 +26,8 @@ from regproxy.oci.ranges import (
 from regproxy.origin.blobs import Connections, fill
 from regproxy.origin.errors import UpstreamRefused, UpstreamUnavailable
 from regproxy.policy.freshness import NotAsked
+from regproxy.stack.access import Allowed, FromRegistry, Refused
+from regproxy.stack.access_questions import Reader, Wish
 from regproxy.stack.answers import answer, content_fields, oci_error, relay, status_for, unavailable
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
@@ -54,8 +57,15 @@ class FileAnswer:
     status: int
     fields: dict[str, str]
     length_bytes: int
+    size_bytes: int
+    """The whole content's."""
     body: FileBody | None
     """None when nothing follows the head."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self.body is not None:
+            self.body.close()
 
 
 class BlobCache:
@@ -99,9 +109,10 @@ class BlobCache:
     async def _answer(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> None:
         stored = self.stored(blob, Read.of_request(flow.request))
         if stored is not None:
-            exchange.cache_status = CacheStatus.HIT
             self._core.store_worked()
-            respond(flow, stored)
+            if await self._is_admitted(flow, exchange, blob, stored):
+                exchange.cache_status = CacheStatus.HIT
+                respond(flow, stored)
         elif self._is_absent(flow, exchange, blob):
             exchange.cache_status = CacheStatus.HIT
         elif flow.request.method == "HEAD":
@@ -129,19 +140,42 @@ class BlobCache:
         own = fingerprint(self._core.upstream.callers, exchange)
         return Absent(exchange.registry, blob.name, str(blob.digest), (), own)
 
-    async def _download(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> None:
+    async def _is_admitted(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob, file: FileAnswer) -> bool:
+        """Whether the client may have an answer; else it is closed, and the client gets another, or the registry's."""
+        head = content_request("HEAD", flow, exchange, blob)
+        wish = Wish(Reader.of(exchange, blob.name), blob.digest, file.size_bytes, head)
+        try:
+            verdict = await self._core.access.admit(wish)
+        except BaseException:
+            file.close()
+            raise
+        match verdict:
+            case Allowed(reason):
+                exchange.error = reason
+                return True
+            case Refused(refusal, reason):
+                exchange.error = reason
+                flow.response = relay(refusal, head=flow.request.method == "HEAD")
+            case FromRegistry():
+                exchange.cache_status = CacheStatus.BYPASS
+        file.close()
+        return False
+
+    async def _download(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> None:  # noqa: C901 - one story
         """Join the running download of this digest, or start it."""
         settings = self._core.settings
         connections = Connections(settings.download_connections, settings.download_part_bytes)
         request = content_request("GET", flow, exchange, blob)
         writes = self._core.not_found.writes
+        reader = Reader.of(exchange, blob.name)
         for _ in range(OTHERS_REFUSALS):
             ours = False
 
             async def fetch(ingest: Ingest) -> None:
                 nonlocal ours
                 ours = True
-                await fill(ingest, request, self._core.upstream, connections)
+                arrival = await self._core.access.arrival(reader, blob.digest)
+                await arrival.watch(partial(fill, ingest, request, self._core.upstream, connections))
 
             ingest = self._core.store.join_or_start(blob.digest, fetch)
             try:
@@ -150,6 +184,7 @@ class BlobCache:
                 if not ours:
                     # Refused to someone else, of another repository perhaps: that says nothing about this client.
                     continue
+                await self._core.access.learn(reader, error.answer, counts=error.answer.origin == request.url.origin)
                 exchange.error = str(error)
                 self._core.not_found.keep(self._absent(exchange, blob), error.answer, method="GET", writes=writes)
                 flow.response = relay(error.answer, head=False)
@@ -160,9 +195,13 @@ class BlobCache:
             else:
                 if is_far_ahead(flow.request.headers.get("range"), size_bytes, ingest.contiguous_bytes):
                     exchange.cache_status = CacheStatus.BYPASS
-                else:
-                    body = FileBody(ingest.open(), 0, size_bytes, ingest.released)
-                    respond(flow, file_answer(blob.digest, body, Read.of_request(flow.request)))
+                    return
+                body = FileBody(ingest.open(), 0, size_bytes, ingest.released)
+                file = file_answer(blob.digest, body, Read.of_request(flow.request))
+                # What somebody else fetches is for whom the registry lets read it, as what is stored.
+                is_its_own = ours or self._core.access.arrives_for(reader, blob.digest)
+                if is_its_own or await self._is_admitted(flow, exchange, blob, file):
+                    respond(flow, file)
             return
         flow.response = oci_error(
             503, ErrorCode.UNAVAILABLE, f"{blob.digest} was refused to others who asked first; try again"
@@ -187,7 +226,7 @@ def file_answer(digest: Digest, body: FileBody, read: Read) -> FileAnswer:
         case Unsatisfiable():
             body.close()
             fields["Content-Range"] = unsatisfied_content_range(size_bytes)
-            return FileAnswer(416, fields, 0, None)
+            return FileAnswer(416, fields, 0, size_bytes, None)
         case ByteRange() as part:
             fields["Content-Range"] = content_range(part, size_bytes)
             body.start, body.end, status = part.start, part.end_inclusive + 1, 206
@@ -196,8 +235,8 @@ def file_answer(digest: Digest, body: FileBody, read: Read) -> FileAnswer:
     length_bytes = body.length_bytes
     if read.is_head or length_bytes == 0:
         body.close()
-        return FileAnswer(status, fields, length_bytes, None)
-    return FileAnswer(status, fields, length_bytes, body)
+        return FileAnswer(status, fields, length_bytes, size_bytes, None)
+    return FileAnswer(status, fields, length_bytes, size_bytes, body)
 
 
 def respond(flow: http.HTTPFlow, file: FileAnswer) -> None:

@@ -42,6 +42,11 @@ class ClientIdentities:
             return self._of_token(token, authorization)
         return _recalled(self._logins, self._masked(authorization))
 
+    def has_seen_given(self, authorization: str) -> bool:
+        """Whether this is a token that was seen to be given: what it opens is known to be its owner's."""
+        token = token_of_header(authorization)
+        return token is not None and self._masked(token) in self._tokens
+
     async def of(self, authorization: str | None) -> Identity:
         """Return who sends this `Authorization`."""
         known = self.recall(authorization)

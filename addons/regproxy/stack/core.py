@@ -7,9 +7,11 @@ from regproxy.engine.nameservers import lookup_at
 from regproxy.origin.authorized import AuthorizedUpstream
 from regproxy.origin.credential_source import CredentialSource
 from regproxy.origin.resolver import Lookup, system_lookup
+from regproxy.policy.access import AccessRules
 from regproxy.policy.identities import IdentityKey
 from regproxy.settings import Settings
 from regproxy.stack.accepted_logins import AcceptedLogins
+from regproxy.stack.access import AccessControl
 from regproxy.stack.client_identities import ClientIdentities
 from regproxy.stack.credentials import credential_source, intercepting
 from regproxy.stack.not_found import NotFound
@@ -32,6 +34,7 @@ class Core:
         self._upstream: AuthorizedUpstream | None = None
         self._authority: Authority | None = None
         self._identities: ClientIdentities | None = None
+        self._access: AccessControl | None = None
         self._store_failed = False
         self.accepted_logins = AcceptedLogins()
         """Which logins of clients were right."""
@@ -54,6 +57,8 @@ class Core:
         """Set what was opened: from now on requests can be answered."""
         self._store, self._upstream, self._authority = store, upstream, authority
         self._identities = ClientIdentities(IdentityKey(store.identity_key))
+        rules = AccessRules(self.settings.access_ttl_s, self.settings.access_grace_s)
+        self._access = AccessControl(rules, self.settings.private_images, store, upstream, self.store_failed)
 
     @property
     def ready(self) -> bool:
@@ -95,6 +100,12 @@ class Core:
         """Who the clients are."""
         assert self._identities is not None
         return self._identities
+
+    @property
+    def access(self) -> AccessControl:
+        """Who may read what is stored."""
+        assert self._access is not None
+        return self._access
 
     def store_failed(self, error: StoreError | OSError) -> None:
         """Say once, loudly, that the store does not work; the pulls go on without it."""

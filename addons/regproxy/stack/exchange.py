@@ -49,6 +49,8 @@ class Exchange:
     """What is sent upstream: the client's own, or the operator's."""
     client: Identity = NOBODY
     """Who asks, by what the client itself sent."""
+    has_unseen_token: bool = False
+    """Whether the client's token says itself that it is nobody's, and was not seen to be given."""
     client_has_credentials: bool = False
     """Whether the authorization is the client's own."""
     may_fall_back: bool = False
@@ -76,8 +78,9 @@ def trace_of(exchange: Exchange) -> Trace:
 
 def opened_by(exchange: Exchange) -> OpenedBy:
     """Return whose login is sent upstream with the client's own Authorization; nobody's if there is none."""
-    is_clients = exchange.client_has_credentials and not exchange.client.is_nobody
-    return OpenedBy.CLIENT if is_clients else OpenedBy.NOBODY
+    # A token that only says itself that it is nobody's may be somebody's: what it opens is not public.
+    is_somebodys = not exchange.client.is_nobody or exchange.has_unseen_token
+    return OpenedBy.CLIENT if exchange.client_has_credentials and is_somebodys else OpenedBy.NOBODY
 
 
 def begin(flow: http.HTTPFlow, exchange: Exchange) -> None:

@@ -33,6 +33,7 @@ from regproxy.oci.errors import ErrorCode
 from regproxy.oci.names import Registry, parse_authority
 from regproxy.origin.resolver import AddressForbiddenError, AddressRule, is_listed, is_own_port, resolve
 from regproxy.policy.addresses import connect_forbidden_reason
+from regproxy.policy.image_rules import may_use
 from regproxy.policy.interception import find_pattern, is_intercepted
 from regproxy.policy.mappings import find_mapping
 from regproxy.policy.tiers import request_class
@@ -40,6 +41,7 @@ from regproxy.policy.upstream_proxy import ForwardProxy, proxy_authorization
 from regproxy.stack.access_log import PassedBytes
 from regproxy.stack.answers import oci_error
 from regproxy.stack.client_login import CHALLENGE, REASON, ClientLogin
+from regproxy.stack.client_rules import STRANGER
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import Exchange, begin
 
@@ -78,7 +80,10 @@ class Interception:
     async def registry_connect(self, connect: ConnectRequest) -> None:
         """Decide about a CONNECT."""
         connect.host = connect.host.lower().removesuffix(".")
-        if await self._login.is_allowed(connect.request.headers.get("proxy-authorization")):
+        client = connect.client.peername[0] if connect.client.peername else ""
+        if not may_use(client, self._core.settings.allow_clients):
+            connect.verdict = Refuse(403, STRANGER.format(client))
+        elif await self._login.is_allowed(connect.request.headers.get("proxy-authorization")):
             connect.verdict = await self._decide(connect.host, connect.port)
         else:
             connect.verdict = Refuse(407, REASON, CHALLENGE)

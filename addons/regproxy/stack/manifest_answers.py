@@ -14,11 +14,21 @@ from regproxy.oci.names import Registry
 from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.errors import Answer
 from regproxy.policy.freshness import NotAsked, TimedOut, UpstreamFailure
+from regproxy.stack.access import Refused
+from regproxy.stack.access_questions import Reader
 from regproxy.stack.answers import content_fields, passed_on, status_for
 from regproxy.stack.exchange import CacheStatus
 from regproxy.stack.not_found import Absent
 from regproxy.store.hot import StoredManifest
 from regproxy.store.records import TagKey, TagRecord
+
+
+class Withheld(Exception):  # noqa: N818 - the state of the manifest
+    """The client must not have what is stored."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused.reason)
+        self.refused = refused
 
 
 class Unobtainable(Exception):  # noqa: N818 - the state of the manifest
@@ -47,6 +57,7 @@ class Wanted:
     """How long an answer for this tag is fresh; 0 revalidates every time."""
     insists: bool
     """Whether the client wants the registry's own word (`Cache-Control: no-cache`)."""
+    reader: Reader
 
     @property
     def tag_key(self) -> TagKey:
@@ -87,6 +98,7 @@ class Pull(Wanted):
             wanted.head,
             wanted.lifetime_s,
             wanted.insists,
+            wanted.reader,
             get_request=get_request,
             head_request=head_request,
             forgotten_tags=forgotten_tags,

@@ -9,10 +9,11 @@ from regproxy.oci.digest import Digest
 from regproxy.oci.endpoint import Manifest
 from regproxy.oci.media_types import accepted_manifest_types
 from regproxy.policy.tiers import tag_lifetime_s
-from regproxy.stack.answers import answer, unavailable
+from regproxy.stack.access_questions import Reader
+from regproxy.stack.answers import answer, relay, unavailable
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
-from regproxy.stack.manifest_answers import Pull, Served, Unobtainable, Wanted
+from regproxy.stack.manifest_answers import Pull, Served, Unobtainable, Wanted, Withheld
 from regproxy.stack.manifests import ManifestSource
 from regproxy.stack.reads import Read
 from regproxy.stack.upstream_requests import content_request, fingerprint
@@ -39,6 +40,10 @@ class ManifestCache:
             case Manifest() as manifest if flow.request.method in ("GET", "HEAD"):
                 try:
                     served = await self._source.serve(self._pull(flow, exchange, manifest))
+                except Withheld as error:
+                    exchange.error = error.refused.reason
+                    flow.response = relay(error.refused.answer, head=flow.request.method == "HEAD")
+                    return
                 except Unobtainable as error:
                     exchange.error = str(error)
                     flow.response = unavailable(error.status, str(error), error.retry_at_s)
@@ -76,6 +81,7 @@ class ManifestCache:
             head=read.is_head,
             lifetime_s=0.0 if insists else lifetime_s,
             insists=insists,
+            reader=Reader.of(exchange, manifest.name),
         )
 
 

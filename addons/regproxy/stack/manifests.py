@@ -19,7 +19,10 @@ from regproxy.origin.patience import within
 from regproxy.origin.single_flight import SingleFlight
 from regproxy.policy.breaker import Need
 from regproxy.policy.freshness import Status, TimedOut, is_fresh, stale_allowed
+from regproxy.policy.identities import Identity
 from regproxy.policy.quota import parse_quota, spares
+from regproxy.stack.access import Allowed, FromRegistry, Refused
+from regproxy.stack.access_questions import Wish
 from regproxy.stack.answers import content_fields, passed_on
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus
@@ -28,6 +31,7 @@ from regproxy.stack.manifest_answers import (
     Served,
     Unobtainable,
     Wanted,
+    Withheld,
     described,
     of_content,
     of_record,
@@ -55,26 +59,32 @@ class ManifestSource:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._flights: SingleFlight[tuple[UpstreamRequest, tuple[str, ...]], Served] = SingleFlight()
+        self._flights: SingleFlight[tuple[UpstreamRequest, tuple[str, ...], Identity], Served] = SingleFlight()
 
     def serve_warm(self, wanted: Wanted) -> Served | None:
         """Return a fresh answer that is in memory, without waiting. Raises StoreError."""
-        store, digest = self._core.store, wanted.manifest.reference
+        store, digest, access = self._core.store, wanted.manifest.reference, self._core.access
         if not isinstance(digest, Digest):
             record = store.recall_tag(wanted.tag_key)
             if record is None or not is_fresh(record.checked_at_s, wanted.lifetime_s, time.time()):
                 return None
+            if not access.allows(wanted.reader, None if wanted.head else record.descriptor.digest):
+                return None
             if wanted.head:
                 return of_record(record, CacheStatus.HIT)
             return of_tag(record, store.recall_manifest(record.descriptor.digest), CacheStatus.HIT)
+        if not access.allows(wanted.reader, digest):
+            return None
         return of_content(wanted, digest, store.recall_manifest(digest), CacheStatus.HIT)
 
     async def serve(self, pull: Pull) -> Served:
-        """Return the answer. Raises `Unobtainable`."""
+        """Return the answer. Raises `Unobtainable`, `Withheld`."""
         if isinstance(pull.manifest.reference, Digest):
-            return await self._stored(pull, pull.manifest.reference, CacheStatus.HIT) or await self._asked(pull, None)
+            return await self._stored(pull, pull.manifest.reference) or await self._asked(pull, None)
         record = await self._record(pull.tag_key)
-        if record is not None and is_fresh(record.checked_at_s, pull.lifetime_s, time.time()):
+        if record is None or not is_fresh(record.checked_at_s, pull.lifetime_s, time.time()):
+            return await self._asked(pull, record)
+        if await self._core.access.may_read(pull.reader, None if pull.head else record.descriptor.digest):
             served = await self._recorded(pull, record, CacheStatus.HIT)
             if served is not None:
                 return served
@@ -92,7 +102,9 @@ class ManifestSource:
 
     async def _shared_ask(self, pull: Pull, record: TagRecord | None) -> Served:
         """Ask the registry once for everyone who asks the same, with the same authorization, at the same time."""
-        return await self._flights.run((pull.request, pull.accepted), lambda: self._ask(pull, record))
+        # Without an authorization to send a client may still be somebody, who may have more in an outage.
+        key = pull.request, pull.accepted, pull.reader.client
+        return await self._flights.run(key, lambda: self._ask(pull, record))
 
     async def _ask(self, pull: Pull, record: TagRecord | None) -> Served:
         fallback = None if record is None else await self._last_good(pull, record)
@@ -115,6 +127,8 @@ class ManifestSource:
             return Served(
                 fallback.status, fallback.fields, fallback.body, fallback.length_bytes, CacheStatus.STALE, reason
             )
+        if record is not None and await self._is_withheld(pull, record):
+            raise Withheld(await self._core.access.refusal(pull.reader, reason))
         raise Unobtainable.because(reason, failure, retry_at_s)
 
     async def _from_registry(self, pull: Pull, record: TagRecord | None, *, dispensable: bool) -> Served:
@@ -126,7 +140,9 @@ class ManifestSource:
         if stale_allowed(Status(head.status)):
             return relayed(pull, head, CacheStatus.EXPIRED)
         moved_to = described(head)
-        if moved_to is not None and moved_to.digest == record.descriptor.digest:
+        await self._core.access.learn(pull.reader, head, counts=_counts(pull, head))
+        is_same = moved_to is not None and moved_to.digest == record.descriptor.digest
+        if is_same and await self._core.access.believes(pull.reader, record.descriptor.digest, head):
             served = await self._recorded(pull, record, CacheStatus.REVALIDATED)
             if served is not None:
                 await self._remember(pull, TagRecord(record.descriptor, time.time(), record.previous))
@@ -142,6 +158,7 @@ class ManifestSource:
     async def _fetch(self, pull: Pull, status: CacheStatus, record: TagRecord | None = None) -> Served:
         """Pass the client's request on and keep what a GET brings."""
         answer = await self._core.upstream.ask(pull.request, MANIFEST_LIMIT_BYTES)
+        await self._core.access.learn(pull.reader, answer, counts=_counts(pull, answer))
         if answer.status != 200:
             await self._forget_if_gone(pull, answer)
             return relayed(pull, answer, status)
@@ -149,6 +166,7 @@ class ManifestSource:
             await self._remember_moved(pull, record, described(answer))
             return relayed(pull, answer, status)
         descriptor = verified(pull, answer)
+        await self._core.access.bind(pull.reader, descriptor.digest, answer)
         await self._keep(pull, descriptor, answer.body)
         fields = passed_on(answer) | content_fields(descriptor.digest, descriptor.media_type)
         return Served(200, fields, answer.body, None, status)
@@ -199,14 +217,23 @@ class ManifestSource:
             return None
 
     async def _last_good(self, pull: Pull, record: TagRecord) -> Served | None:
-        """Return the newest answer that is whole in the store."""
-        served = await self._recorded(pull, record, CacheStatus.STALE)
-        if served is None and record.previous is not None:
-            served = await self._recorded(pull, TagRecord(record.previous, record.checked_at_s), CacheStatus.STALE)
-        return served
+        """Return the newest answer that is whole in the store and that the client may have without being asked for."""
+        for descriptor in (record.descriptor, record.previous):
+            if descriptor is not None and await self._core.access.may_read_in_outage(pull.reader, descriptor.digest):
+                served = await self._recorded(pull, TagRecord(descriptor, record.checked_at_s), CacheStatus.STALE)
+                if served is not None:
+                    return served
+        return None
+
+    async def _is_withheld(self, pull: Pull, record: TagRecord) -> bool:
+        """Whether there is a last good answer, for others."""
+        for descriptor in (record.descriptor, record.previous):
+            if descriptor is not None and self._has(descriptor.digest):
+                return not await self._core.access.may_read_in_outage(pull.reader, descriptor.digest)
+        return False
 
     async def _last_good_of_others(self, pull: Pull) -> Served | None:
-        """Return what clients that accept other types have got for a tag, if this one accepts it, too.
+        """Return what clients that accept other types have got for a tag, if this one accepts it and may have it, too.
 
         In an outage an image that one kind of client has pulled is there for all of them.
         """
@@ -220,7 +247,7 @@ class ManifestSource:
             return None
         for record in records:
             if is_accepted(record.descriptor.media_type, pull.accepted):
-                served = await self._recorded(pull, record, CacheStatus.STALE)
+                served = await self._last_good(pull, TagRecord(record.descriptor, record.checked_at_s))
                 if served is not None:
                     return served
         return None
@@ -231,9 +258,20 @@ class ManifestSource:
             return of_record(record, status)
         return of_tag(record, await self._content(record.descriptor.digest), status)
 
-    async def _stored(self, pull: Pull, digest: Digest, status: CacheStatus) -> Served | None:
-        """Serve stored content, if the client accepts its media type."""
-        return of_content(pull, digest, await self._content(digest), status)
+    async def _stored(self, pull: Pull, digest: Digest) -> Served | None:
+        """Serve stored content, if the client accepts its media type and may read it. Raises `Withheld`."""
+        stored = await self._content(digest)
+        served = of_content(pull, digest, stored, CacheStatus.HIT)
+        if stored is None or served is None:
+            return None
+        wish = Wish(pull.reader, digest, len(stored.body), pull.head_request)
+        match await self._core.access.admit(wish):
+            case Allowed(reason):
+                return dataclasses.replace(served, reason=reason)
+            case Refused() as refused:
+                raise Withheld(refused)
+            case FromRegistry():
+                return None
 
     async def _content(self, digest: Digest) -> StoredManifest | None:
         try:
@@ -259,3 +297,10 @@ def _keep_low_quota(pull: Pull, head: Answer) -> None:
     if quota is not None and spares(quota, "GET", now_s):
         left = f"{quota.remaining} of {quota.limit}"
         raise UpstreamUnavailable(f"the tag has moved, but the quota at {pull.registry} is low ({left})", Status(429))
+
+
+def _counts(pull: Pull, answer: Answer) -> bool:
+    """Whether an answer shows whom the registry lets read: its own word, and for a success a manifest, not a page."""
+    media_type = answer.headers.get("Content-Type", "").lower()
+    is_manifest = "json" in media_type or "jws" in media_type
+    return answer.origin == pull.get_request.url.origin and (answer.status != 200 or is_manifest)

@@ -110,6 +110,7 @@ class RegistryPing:
             if not may_stand_in:
                 flow.response = _not_checked(error)
         else:
+            self._core.access.challenged(exchange.registry, upstream)
             if has_credentials:
                 self._learn(exchange, upstream)
             elif flow.request.method == "GET" and upstream.status in (200, 401):

@@ -11,12 +11,15 @@ from regproxy.engine.request_head import RequestHead
 from regproxy.engine.warm import Asked, WarmAnswer
 from regproxy.oci.endpoint import Blob, EndpointError, Manifest, Ping, build_path, parse_endpoint
 from regproxy.oci.names import HTTPS_PORT
+from regproxy.policy.image_rules import may_use
 from regproxy.policy.mirror import is_api, is_api_root
 from regproxy.policy.tiers import request_class
 from regproxy.stack import access_log
 from regproxy.stack.access_log import Entry, UpstreamPart, cache_fields
+from regproxy.stack.access_questions import Reader
 from regproxy.stack.answers import passed_on
 from regproxy.stack.blob_cache import BlobCache
+from regproxy.stack.client_rules import ClientRules
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange
 from regproxy.stack.interception import Interception, names_host
@@ -47,18 +50,21 @@ class WarmReads:
         self._manifests = manifests
         self._blobs = blobs
         self._mirror_door = mirror_door or MirrorDoor(core)
+        self._rules = ClientRules(core)
 
-    def intercepts(self, host: str, port: int) -> bool:
-        """Whether a CONNECT to this host ends in our TLS."""
+    def intercepts(self, host: str, port: int, client_ip: str) -> bool:
+        """Whether a CONNECT of this client to this host ends in our TLS."""
         core = self._core
+        if not core.ready or not may_use(client_ip, core.settings.allow_clients):
+            return False
         # A login at the proxy is checked by the other way.
-        return core.ready and not core.settings.proxy_logins and self._interception.registry_at(host, port) is not None
+        return not core.settings.proxy_logins and self._interception.registry_at(host, port) is not None
 
     def answer(self, asked: Asked) -> WarmAnswer | None:
         """Answer a GET or HEAD of stored content."""
         settings = self._core.settings
         if not asked.host:
-            return self._mirrored(asked.head)
+            return self._mirrored(asked)
         known = self._interception.registry_at(asked.host, asked.port)
         if known is None or not names_host(asked.head.field("host"), known[0]):
             return None
@@ -67,16 +73,20 @@ class WarmReads:
         except EndpointError:
             return None
         own_authorization = asked.head.field("authorization")
-        if asks_what_to_push(asked.head.method, endpoint) and may_push(settings, own_authorization):
+        client = self._core.identities.recall(own_authorization)
+        if client is None or (asks_what_to_push(asked.head.method, endpoint) and may_push(settings, own_authorization)):
             return None
         wanted = request_class(endpoint, settings.tiers, caching_enabled=settings.enable_manifest_cache)
         registry, plain_http = known
-        return self._hit(Exchange(registry, "http" if plain_http else "https", endpoint, wanted), asked.head)
+        scheme = "http" if plain_http else "https"
+        return self._hit(Exchange(registry, scheme, endpoint, wanted, client=client), asked)
 
-    def _mirrored(self, head: RequestHead) -> WarmAnswer | None:
+    def _mirrored(self, asked: Asked) -> WarmAnswer | None:
         """Answer a request to the mirror door. A login at the proxy is checked by the other way."""
-        settings = self._core.settings
+        settings, head = self._core.settings, asked.head
         if settings.proxy_logins or settings.mirror_registries == () or not is_api(head.target):
+            return None
+        if not may_use(asked.client_ip, settings.allow_clients):
             return None
         if is_api_root(head.target):
             body = API_ROOT_BODY if head.method == "GET" else b""
@@ -85,12 +95,13 @@ class WarmReads:
             exchange, _ = self._mirror_door.exchange(head.method, head.target)
         except EndpointError:
             return None
-        return self._hit(exchange, head)
+        return self._hit(exchange, asked)
 
-    def _hit(self, exchange: Exchange, head: RequestHead) -> WarmAnswer | None:
+    def _hit(self, exchange: Exchange, asked: Asked) -> WarmAnswer | None:
         exchange.cache_status = CacheStatus.HIT
+        is_denied = self._rules.denial(exchange, asked.head.target, asked.client_ip) is not None
         try:
-            return self._at_hand(exchange, head)
+            return None if is_denied else self._at_hand(exchange, asked.head)
         except StoreError:
             return None  # the other way meets the same error, and says it
 
@@ -127,7 +138,8 @@ class WarmReads:
             case Ping():
                 return self._known_ping(exchange, head)
             case Blob() as blob:
-                file = self._blobs.stored(blob, Read.of_head(head))
+                is_allowed = self._core.access.allows(Reader.of(exchange, blob.name), blob.digest)
+                file = self._blobs.stored(blob, Read.of_head(head)) if is_allowed else None
                 if file is None:
                     return None
                 return self._answer(exchange, file.status, file.fields, file.body or b"", file.length_bytes)

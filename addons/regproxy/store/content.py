@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Never, Self
 
 from regproxy.oci.digest import Digest
+from regproxy.store.access_book import AccessBook
 from regproxy.store.errors import StoreError, translated
 from regproxy.store.eviction import Usage
 from regproxy.store.flights import Fetch, Flights
@@ -36,6 +37,9 @@ MIN_FREE_BYTES = 1024**3
 
 HOUSEKEEPING_INTERVAL_S = 10.0
 """How long access times stay in memory, and how late unused content may go."""
+
+ACCESS_TIDY_INTERVAL_S = 3600.0
+"""How often is looked for records of what is not stored: two seconds' work for a million contents."""
 
 PARTIAL_LIFETIME_S = 7 * 24 * 3600.0
 """A download that nobody resumed for a week is not resumed any more."""
@@ -90,6 +94,8 @@ class Store:
         self._cap_bytes, self._min_free_bytes = cap_bytes, min_free_bytes
         self._inactive_s, self._clock = inactive_s, clock
         self._ledger: Ledger | None = None
+        self._access: AccessBook | None = None
+        self._access_tidied_at_s = 0.0
         self._flights: Flights | None = None
         self._doubts = Doubts()
         self._hot = HotRecords()
@@ -123,15 +129,19 @@ class Store:
             self._ledger = None
             raise
         self._flights = Flights(self._layout, ledger, self._doubts.settle)
+        self._access = AccessBook(ledger)
 
     def close(self) -> None:
         """Stop the ingests and keep their progress, close the index. Blocks, under a second."""
-        flights, ledger = self._flights, self._ledger
-        self._flights = self._ledger = None
-        if flights is None or ledger is None:
+        flights, ledger, access = self._flights, self._ledger, self._access
+        self._flights = self._ledger = self._access = None
+        if flights is None or ledger is None or access is None:
             return
         flights.close()
-        ledger.close()
+        try:
+            access.close()
+        finally:
+            ledger.close()
         if not self._doubts:
             beat_no_more(self._layout)
 
@@ -220,6 +230,11 @@ class Store:
         """Return the running ingest of this digest, if there is one."""
         return (self._flights or self._closed()).running(digest)
 
+    @property
+    def access(self) -> AccessBook:
+        """What is known of who may read what. Raises StoreError."""
+        return self._access or self._closed()
+
     # Tag records.
 
     def recall_tag(self, key: TagKey) -> TagRecord | None:
@@ -294,6 +309,10 @@ class Store:
                 outcome.removed,
             )
         await self.evict_inactive()
+        await self.access.flush()
+        if self._clock() - self._access_tidied_at_s >= ACCESS_TIDY_INTERVAL_S:
+            self._access_tidied_at_s = self._clock()
+            await self._open_ledger().tidy_access(self._clock() - self._inactive_s)
         await asyncio.to_thread(beat, self._layout)
 
     async def housekeeping(self, interval_s: float = HOUSEKEEPING_INTERVAL_S) -> None:

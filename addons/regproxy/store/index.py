@@ -8,6 +8,7 @@ Not decided here: when to evict, and what is stored.
 """
 
 import os.path
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import batched
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import diskcache
 from diskcache.core import MODE_BINARY, MODE_RAW
 
+from regproxy.store.access_table import AccessTable
 from regproxy.store.disk import AdoptedFile, ContentDisk
 from regproxy.store.errors import StoreError
 from regproxy.store.records import CONTENT_PREFIX, tag_key_prefix
@@ -59,9 +61,14 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
                 sqlite_journal_size_limit=_WAL_PAGES * 4096,
             )
             self._sql("CREATE INDEX IF NOT EXISTS Cache_access_time ON Cache (access_time)")
+            self.access = AccessTable(self._run)
         except BaseException:
             self.close()
             raise
+
+    def _run(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        cursor: sqlite3.Cursor = self._sql(statement, values)
+        return cursor
 
     def check(self) -> None:
         """StoreError if anything in the table would have to be unpickled; sqlite3.DatabaseError if it is damaged."""
@@ -141,6 +148,7 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
             with self.transact():
                 for key in batch:
                     self.delete(key)
+                    self.access.forget_content(key)
 
     def forget_tag(self, registry: str, name: str, tag: str, keep: int = 0) -> None:
         """Remove all records of a tag but the `keep` that were used last."""

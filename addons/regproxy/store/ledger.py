@@ -13,6 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from regproxy.oci.digest import Digest
+from regproxy.oci.names import Registry
+from regproxy.policy.access import Openness, Repository
+from regproxy.store.access_table import AccessChanges
 from regproxy.store.accesses import Accesses
 from regproxy.store.errors import StoreFull, is_damage, translated
 from regproxy.store.eviction import Room, Usage
@@ -159,6 +162,40 @@ class Ledger:
         """Remove all records of a tag."""
         await self._change("forget a tag", lambda: self._index.forget_tag(registry, name, tag))
 
+    # Who may read what.
+
+    async def access(self, repository: Repository, identity: str, digest: Digest | None) -> tuple[Openness, int, float]:
+        """Return how open a repository is, to whom it gave a content, and when it last let a client read."""
+        table = self._index.access
+        return await self._read(
+            "look up who may read",
+            lambda: (
+                table.openness(repository),
+                0 if digest is None else table.given(repository, digest),
+                table.proven_at_s(repository, identity),
+            ),
+        )
+
+    async def holders(self, digest: Digest) -> list[tuple[Repository, int]]:
+        """Return the repositories that are known to have a content."""
+        return await self._read("look up who has content", lambda: self._index.access.holders(digest))
+
+    async def challenge(self, registry: Registry) -> str | None:
+        """Return what a registry asked for when it last refused."""
+        return await self._read("look up a challenge", lambda: self._index.access.challenge(registry))
+
+    async def write_access(self, changes: AccessChanges) -> None:
+        """Write what was learnt of who may read what."""
+        await self._change("remember who may read", lambda: self._write_access(changes))
+
+    def write_access_now(self, changes: AccessChanges) -> None:
+        """Write what was learnt of who may read what. Blocks."""
+        self._thread.submit(self._step, "remember who may read", self._write_access, changes).result()
+
+    async def tidy_access(self, oldest_proof_s: float) -> None:
+        """Remove what is of no use: proofs from before this Unix time, and what is said of content that is gone."""
+        await self._change("tidy who may read", lambda: self._tidy_access(oldest_proof_s))
+
     # Recovery.
 
     def known_content(self) -> set[str]:
@@ -200,6 +237,14 @@ class Ledger:
         await self._change("clean the index", drop_rows)
 
     # On the index thread.
+
+    def _write_access(self, changes: AccessChanges) -> None:
+        with self._index.transact():
+            self._index.access.write(changes)
+
+    def _tidy_access(self, oldest_proof_s: float) -> None:
+        with self._index.transact():
+            self._index.access.tidy(oldest_proof_s)
 
     def _open_index(self) -> Index:
         try:

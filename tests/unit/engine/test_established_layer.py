@@ -126,7 +126,7 @@ class Always:
     def __init__(self) -> None:
         self.asked: list[Asked] = []
 
-    def intercepts(self, _host: str, _port: int) -> bool:
+    def intercepts(self, _host: str, _port: int, _client_ip: str) -> bool:
         """See `WarmReads`."""
         raise AssertionError
 

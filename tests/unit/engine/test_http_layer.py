@@ -358,7 +358,7 @@ class WarmStub:
         self.asked: list[Asked] = []
         self.ended: list[Sent] = []
 
-    def intercepts(self, host: str, port: int) -> bool:
+    def intercepts(self, host: str, port: int, _client_ip: str) -> bool:
         """Not asked behind a CONNECT."""
         raise AssertionError(f"{host}:{port}")
 

@@ -20,7 +20,7 @@ from regproxy.engine.warm_connection import Reception
 class Nothing:
     """`WarmReads` that intercept nothing."""
 
-    def intercepts(self, _host: str, _port: int) -> bool:
+    def intercepts(self, _host: str, _port: int, _client_ip: str) -> bool:
         """See `WarmReads`."""
         return False
 

@@ -65,7 +65,7 @@ class Reads:
         self.bodies: list[FileBody] = []
         """All that were given out; they must be closed, not only forgotten."""
 
-    def intercepts(self, host: str, port: int) -> bool:
+    def intercepts(self, host: str, port: int, _client_ip: str) -> bool:
         """Only one registry is listed."""
         return (host, port) == (HOST, 443)
 

@@ -93,6 +93,23 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("NOT_FOUND_TIME", lambda s: s.not_found_s, 10, "1m", 60),
     ("ALLOW_PUSH", lambda s: s.allow_push, False, "true", True),
     ("ALLOW_PUSH_WITH_OWN_AUTH", lambda s: s.allow_push_with_own_auth, False, "true", True),
+    ("PRIVATE_IMAGES", lambda s: s.private_images.value, "strict", "Share", "share"),
+    ("ACCESS_TTL", lambda s: s.access_ttl_s, 300, "1m", 60),
+    ("ACCESS_GRACE", lambda s: s.access_grace_s, 86400, "0", 0),
+    (
+        "ALLOW_CLIENTS",
+        lambda s: [str(network) for network in s.allow_clients],
+        [],
+        "10.1.2.3/8, 192.0.2.7 2001:db8::/32",
+        ["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"],
+    ),
+    (
+        "IMAGE_RULES",
+        lambda s: [str(rule) for rule in s.image_rules],
+        [],
+        "allow registry-1.docker.io/library/*; allow Quay.io/secret/* from 10.1.0.0/16,10.2.0.1\ndeny *",
+        ["allow docker.io/library/*", "allow quay.io/secret/* from 10.1.0.0/16 10.2.0.1/32", "deny *"],
+    ),
     ("PROXY_AUTH", lambda s: [each.username for each in s.proxy_logins], [], "a:p:q b:$2y$05$x", ["a", "b"]),
     ("SEND_TIMEOUT", lambda s: s.send_timeout_s, 60, "5", 5),
     ("CLIENT_BODY_TIMEOUT", lambda s: s.client_body_timeout_s, 60, "6s", 6),
@@ -142,6 +159,8 @@ def test_every_variable_of_the_table_is_tested() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "reason"),
     [
+        ("PRIVATE_IMAGES", "maybe", "not one of strict, share"),
+        ("IMAGE_RULES", "allow a/* from nowhere", "'nowhere' is neither a network such as 10.0.0.0/8 nor an address"),
         ("LISTEN_PORT", "abc", "not a port number (1-65535)"),
         ("LISTEN_PORT", "0", "not a port number (1-65535)"),
         ("LISTEN_HOST", "a b", "not an address or host name"),

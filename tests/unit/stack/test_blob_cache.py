@@ -72,13 +72,24 @@ async def stored(cache: BlobCache, core: Core, ask: Ask, registry: Registry) -> 
 async def test_a_miss_is_downloaded_and_a_hit_is_not(
     stored: BlobCache, core: Core, ask: Ask, registry: Registry
 ) -> None:
-    """The second answer comes from the file, also for another repository."""
+    """The second answer comes from the file; for another repository when the registry has said that it is there."""
+    registry.blob(BLOB, "library/debian")
     for path in (PATH, PATH.replace("alpine", "debian")):
         flow = ask(core, path)
         await stored.request(flow)
         assert seen(flow) == (200, "HIT")
         assert await body_of(flow) == BLOB
-    assert registry.take_asked() == []
+    assert registry.methods() == ["HEAD"]
+
+
+async def test_a_digest_alone_opens_nothing(stored: BlobCache, core: Core, ask: Ask, registry: Registry) -> None:
+    """A repository without the blob does not give it, whoever else has it; the registry is asked each time."""
+    for method in ("GET", "HEAD", "GET"):
+        flow = ask(core, PATH.replace("alpine", "debian"), method, Range="bytes=0-9")
+        await stored.request(flow)
+        assert seen(flow) == (404, "")
+        assert attached(flow) is None
+    assert registry.methods() == ["HEAD", "HEAD", "HEAD"]
 
 
 @pytest.mark.parametrize(

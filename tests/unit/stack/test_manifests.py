@@ -80,12 +80,14 @@ class TestByDigest:
         assert registry.methods() == ["GET"]
 
     async def test_it_is_shared_by_repositories(self, puller: Puller, registry: Registry) -> None:
-        """A digest is the same content wherever it stands."""
+        """A digest is the same content wherever the registry says that it stands."""
         digest = registry.tag("3.20", OLD)
+        registry.tag("3.20", OLD, name="mirror/alpine")
         await puller.pull(f"/v2/library/alpine/manifests/{digest}")
 
         assert await puller.status(f"/v2/mirror/alpine/manifests/{digest}") == "HIT"
-        assert registry.methods() == ["GET"]
+        assert await puller.status(f"/v2/mirror/alpine/manifests/{digest}") == "HIT"
+        assert registry.methods() == ["GET", "HEAD"]
 
     async def test_a_head_is_answered_from_the_store(self, puller: Puller, registry: Registry) -> None:
         """With the length of the body and without the body."""

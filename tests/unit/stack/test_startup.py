@@ -32,6 +32,7 @@ ORDER = [
     "registry-interception",
     "registry-mirror-door",
     "registry-setup-responder",
+    "registry-client-rules",
     "registry-push-bypass",
     "registry-auth-injector",
     "registry-client-tokens",

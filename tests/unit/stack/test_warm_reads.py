@@ -172,9 +172,9 @@ async def test_before_the_start_nothing_is_intercepted(warm: Warm) -> None:
     core = Core()
     starting = WarmReads(core, Interception(core), RegistryPing(core), ManifestCache(core), BlobCache(core))
 
-    assert not starting.intercepts("quay.io", 443)
-    assert warm.reads.intercepts("quay.io", 443)
-    assert not warm.reads.intercepts("example.com", 443)
+    assert not starting.intercepts("quay.io", 443, "192.0.2.7")
+    assert warm.reads.intercepts("quay.io", 443, "192.0.2.7")
+    assert not warm.reads.intercepts("example.com", 443, "192.0.2.7")
 
 
 async def test_it_is_logged_as_any_other(warm: Warm, capsys: pytest.CaptureFixture[str]) -> None:
