@@ -5,7 +5,6 @@ malformed login, host or pattern in its lists, a boolean in other words) is a wa
 with it starts here. Whether the port is free or a directory can be written is `preflight`'s question, not asked here.
 """
 
-import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,6 @@ from regproxy.policy.credentials import Credential
 from regproxy.policy.image_rules import ImageRule, parse_network, without_effect
 from regproxy.policy.interception import HostPattern, is_intercepted
 from regproxy.policy.mappings import UpstreamMapping
-from regproxy.policy.mirror import HUB, HUB_NAMES
 from regproxy.policy.precedence import Precedence
 from regproxy.policy.proxy_logins import ProxyLogin
 from regproxy.policy.tiers import Tier, TierName
@@ -30,12 +28,17 @@ from regproxy.settings.model import Compat, Settings, SettingsError
 from regproxy.settings.resolvers import Resolvers, parse_resolvers
 from regproxy.settings.sources import Raw, Sources, read_sources
 from regproxy.settings.table import BY_VARIABLE
+from regproxy.settings.words import (
+    parse_host,
+    parse_mirrored,
+    parse_not_found_s,
+    parse_password,
+    parse_registry,
+    reason,
+)
 
 _HTTPS_PORT = 443
 _GMARCY_CACHE_DIRECTORY = Path("/registry_proxy_mirror_cache")
-
-_SHORTEST_PASSWORD = 8
-_LONGEST_NOT_FOUND_S = 60.0
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
@@ -86,9 +89,9 @@ class _Reader:
             auth_config_file=self._optional_path("AUTH_CONFIG_FILE"),
             auth_precedence=self._auth_precedence(),
             verify_ssl=self._flag("VERIFY_SSL"),
-            verify_ssl_except=self._list("VERIFY_SSL_EXCEPT", _parse_host, self.errors),
+            verify_ssl_except=self._list("VERIFY_SSL_EXCEPT", parse_host, self.errors),
             upstream_ca_file=self._optional_path("UPSTREAM_CA_FILE"),
-            trusted_hosts=self._list("TRUSTED_HOSTS", _parse_host, self.errors),
+            trusted_hosts=self._list("TRUSTED_HOSTS", parse_host, self.errors),
             upstream_mappings=self._list("UPSTREAM_MAPPINGS", UpstreamMapping.parse, self.errors),
             disable_ipv6=self._flag("DISABLE_IPV6") or resolvers.ipv4_only,
             nameservers=resolvers.nameservers,
@@ -98,7 +101,7 @@ class _Reader:
             enable_manifest_cache=self._flag("ENABLE_MANIFEST_CACHE"),
             tiers=self._tiers(),
             offline=self._flag("OFFLINE"),
-            not_found_s=self._value("NOT_FOUND_TIME", _parse_not_found_s),
+            not_found_s=self._value("NOT_FOUND_TIME", parse_not_found_s),
             allow_push=self._flag("ALLOW_PUSH"),
             allow_push_with_own_auth=self._flag("ALLOW_PUSH_WITH_OWN_AUTH"),
             proxy_logins=self._proxy_logins(),
@@ -119,7 +122,7 @@ class _Reader:
             compat=compat,
             debug=self._flag("DEBUG"),
             debug_hub=self._flag("DEBUG_HUB"),
-            debug_password=self._value("DEBUG_PASSWORD", _parse_password),
+            debug_password=self._value("DEBUG_PASSWORD", parse_password),
             debug_nginx=self._flag("DEBUG_NGINX"),
             warnings=tuple(self._warnings),
         )
@@ -161,12 +164,12 @@ class _Reader:
             try:
                 parsed.append(parse(word))
             except ValueError as error:
-                complaints.append(f"{raw.label}: entry {number} cannot be used: {_reason(word, error)}")
+                complaints.append(f"{raw.label}: entry {number} cannot be used: {reason(word, error)}")
         return tuple(dict.fromkeys(parsed))
 
     def _registries(self, credentials: tuple[Credential, ...]) -> tuple[HostPattern, ...]:
         """Return REGISTRIES and the hosts of logins: a login of a host that is only tunnelled could not be used."""
-        patterns = list(self._list("REGISTRIES", _parse_registry, self._warnings))
+        patterns = list(self._list("REGISTRIES", parse_registry, self._warnings))
         for credential in credentials:
             port = credential.port or _HTTPS_PORT
             if any(pattern.tunnelled and pattern.matches(credential.host, port) for pattern in patterns):
@@ -182,7 +185,7 @@ class _Reader:
         if self._sources.find("MIRROR_REGISTRIES") is None:
             return None
         words = self._list("MIRROR_REGISTRIES", str, self.errors)
-        return () if words == (grammar.NONE,) else self._list("MIRROR_REGISTRIES", _parse_mirrored, self.errors)
+        return () if words == (grammar.NONE,) else self._list("MIRROR_REGISTRIES", parse_mirrored, self.errors)
 
     def _proxy_logins(self) -> tuple[ProxyLogin, ...]:
         """Return the logins of clients. A bad one is an error: the proxy must not be more open than it looks."""
@@ -323,42 +326,3 @@ class _Reader:
         except ValueError as error:
             self._warnings.append(self._sources.get(variable).problem(f"the tier is ignored: {error}"))
         return None
-
-
-def _parse_password(text: str) -> str:
-    if 0 < len(text) < _SHORTEST_PASSWORD:
-        raise ValueError(f"shorter than {_SHORTEST_PASSWORD} characters")
-    return text
-
-
-def _parse_not_found_s(text: str) -> float:
-    lifetime_s = grammar.parse_duration_s(text)
-    if lifetime_s > _LONGEST_NOT_FOUND_S:
-        raise ValueError(f"longer than {_LONGEST_NOT_FOUND_S:g} s: an image that was just made would not be found")
-    return lifetime_s
-
-
-def _parse_host(text: str) -> HostPattern:
-    """Return the pattern of one word; `https://` and slashes at the end are habits without a meaning."""
-    bare = text.rstrip("/")
-    return HostPattern.parse(bare[len("https://") :] if bare.lower().startswith("https://") else bare)
-
-
-def _parse_registry(text: str) -> HostPattern:
-    """Return the pattern of one word of REGISTRIES; `-host` is an exception from the others."""
-    if not text.startswith("-"):
-        return _parse_host(text)
-    return dataclasses.replace(_parse_host(text[1:]), tunnelled=True)
-
-
-def _parse_mirrored(text: str) -> HostPattern:
-    """Return the pattern of one word of MIRROR_REGISTRIES; Docker Hub by any of its names is where it is."""
-    pattern = _parse_registry(text)
-    return dataclasses.replace(pattern, host=HUB.host) if pattern.host in HUB_NAMES else pattern
-
-
-def _reason(word: str, error: ValueError) -> str:
-    """Return why a host or a mapping cannot be used, without a login that was written into it."""
-    if "@" in word:
-        return "it has a user name or password, which belongs in AUTH_REGISTRIES"
-    return str(error)

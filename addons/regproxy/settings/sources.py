@@ -14,7 +14,8 @@ import yaml
 
 from regproxy.settings.grammar import parse_path, shown, split_words, strip_quotes
 from regproxy.settings.model import SettingsError
-from regproxy.settings.table import BY_VARIABLE, BY_YAML_KEY, FILE_SUFFIX, SETTINGS_TABLE, Setting
+from regproxy.settings.setting import FILE_SUFFIX, Setting
+from regproxy.settings.table import BY_VARIABLE, BY_YAML_KEY, SETTINGS_TABLE
 
 # Keys that are likely to be tried because the environment has them, and what they are called here.
 _OTHER_NAMES = {"auth_registries": "credentials", "config_file": "the environment variable CONFIG_FILE"}

@@ -5,42 +5,12 @@ The names and defaults are those of rpardini/docker-registry-proxy 0.7.0 where i
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from regproxy.settings.obsolete import OBSOLETE
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """One variable as an operator sees it."""
-
-    variable: str
-    default: str = ""
-    """The text that is parsed when nothing is set."""
-    default_note: str = "unset"
-    """What the documentation says when `default` is empty."""
-    meaning: str
-    in_yaml: str | None = None
-    """The YAML key; None: the variable in lower case; empty: not in the YAML file."""
-    secret: bool = False
-    """True: the value is never shown."""
-    empty_counts: bool = False
-    """True: an empty value is a value; otherwise it is as good as unset."""
-    ignored: bool = False
-    """True: accepted because a predecessor had it, and without effect."""
-    aliases: tuple[str, ...] = ()
-    """Other names of the variable; its own name wins over them."""
-
-    @property
-    def yaml_key(self) -> str:
-        """The key in the YAML file; empty when it has none."""
-        return self.variable.lower() if self.in_yaml is None else self.in_yaml
-
+from regproxy.settings.setting import Setting
 
 _NO_EFFECT = "Accepted, no effect: "
-FILE_SUFFIX = "_FILE"
-"""A secret may be in the file that the variable with this suffix names: environments are shown in many places."""
 
 SETTINGS_TABLE: tuple[Setting, ...] = (
     Setting(variable="CONFIG_FILE", in_yaml="", meaning="YAML file with these settings; the environment wins over it"),
@@ -338,31 +308,3 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
 
 BY_VARIABLE: Mapping[str, Setting] = MappingProxyType({setting.variable: setting for setting in SETTINGS_TABLE})
 BY_YAML_KEY: Mapping[str, Setting] = MappingProxyType({row.yaml_key: row for row in SETTINGS_TABLE if row.yaml_key})
-
-
-def markdown_rows() -> tuple[str, ...]:
-    """Return the table of the README, one line each, with its two head lines; what has no effect is one row."""
-    head = ("| Variable | Default | Meaning |", "| --- | --- | --- |")
-    rows = tuple(
-        f"| `{row.variable}` | {_markdown_default(row)} | {_markdown_meaning(row)} |"
-        for row in SETTINGS_TABLE
-        if not row.ignored
-    )
-    names = ", ".join(f"`{row.variable}`" for row in SETTINGS_TABLE if row.ignored)
-    return (*head, *rows, f"| {names} | | Accepted because predecessors had them, no effect |")
-
-
-def _markdown_meaning(setting: Setting) -> str:
-    notes = [f"also `{alias}`" for alias in setting.aliases]
-    if setting.secret:
-        notes.append(f"or a file with it: `{setting.variable}{FILE_SUFFIX}`")
-    return f"{setting.meaning} ({'; '.join(notes)})" if notes else setting.meaning
-
-
-def _markdown_default(setting: Setting) -> str:
-    if not setting.default:
-        return setting.default_note
-    if not setting.default.strip():
-        return "one blank"
-    # A bar would end the cell even in a code span.
-    return f"`{setting.default.replace('|', r'\|')}`"

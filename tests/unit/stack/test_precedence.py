@@ -89,7 +89,18 @@ async def test_without_a_login_of_the_operators_the_clients_own_is_shown(configu
         assert flow.request.headers["authorization"] == own
         assert exchange.client_has_credentials
         request = content_request("GET", flow, exchange, exchange.endpoint)  # type: ignore[arg-type]
-        assert request.opened_by is (OpenedBy.NOBODY if own is ANONYMOUS else OpenedBy.CLIENT)
+        assert request.opened_by is OpenedBy.CLIENT
+
+
+async def test_what_a_token_of_nobodys_opens_is_public(configure: Configure) -> None:
+    """If it was seen that it was given to nobody: one that only says so may be somebody's."""
+    core = configure()
+    core.identities.given(ANONYMOUS.removeprefix("Bearer "), NOBODY)
+
+    flow, exchange = await chosen(core, MANIFEST, ANONYMOUS)
+    request = content_request("GET", flow, exchange, exchange.endpoint)  # type: ignore[arg-type]
+
+    assert request.opened_by is OpenedBy.NOBODY
 
 
 PROOFS_AND_PUSHES = [
