@@ -128,6 +128,7 @@ async def test_a_right_that_is_taken_back_ends(reader: Reader, registry: Registr
     """After the lifetime the registry refuses; then an outage does not bring it back, nor does a crash."""
     registry.override = open_to(ALICE)
     await reader.read(ALICE)
+    await reader.core.store.access.flush()
     clock.now_s += 5 * MINUTE_S
     registry.override = open_to()
     assert await reader.read(ALICE) == NONE
@@ -190,6 +191,21 @@ async def test_other_accepted_types_open_nothing_in_an_outage(reader: Reader, re
             assert flow.response is not None
             answers.append(flow.response.status_code)
     assert answers == [502, 502, 200, 200]
+
+
+async def test_who_asks_at_the_same_time_gets_his_own_answer(reader: Reader, registry: Registry, ask: Ask) -> None:
+    """In an outage alice comes with a token of the proxy's: nothing of hers goes upstream, as nothing of nobody's."""
+    registry.override = open_to(ALICE)
+    await reader.read(ALICE)
+    alice = await reader.core.identities.of(ALICE)
+    token = f"Bearer {reader.core.identities.give(alice)}"
+    registry.override = hang_up
+    flows = [
+        ask(reader.core, "/v2/library/alpine/manifests/3.20", Accept=OCI, Cache_Control="no-cache", **fields)
+        for fields in ({"Authorization": token}, {}, {"Authorization": token}, {})
+    ]
+    await asyncio.gather(*(reader.manifests.request(flow) for flow in flows))
+    assert [flow.response.status_code for flow in flows if flow.response is not None] == [200, 403, 200, 403]
 
 
 async def test_without_a_challenge_it_is_a_403(reader: Reader, registry: Registry) -> None:
