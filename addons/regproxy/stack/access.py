@@ -181,12 +181,18 @@ class AccessControl:
         if answer.status == 401 and challenge and self._store.is_open:
             self._store.access.challenged(registry, challenge)
 
+    async def pinged(self, registry: Registry, answer: Answer) -> None:
+        """Remember a registry's answer to `/v2/`: its challenge, or that it has none."""
+        self.challenged(registry, answer)
+        if answer.status == 200 and self._store.is_open and await self.challenge(registry) is None:
+            self._store.access.challenged(registry, "")
+
     async def refusal(self, reader: Reader, reason: str) -> Refused:
         """Refuse a client that has not shown lately that it may read, in the registry's own form."""
         repository = reader.repository
-        challenge = await self._challenge(repository.registry)
+        challenge = await self.challenge(repository.registry)
         told = f"{reason}; this client has not shown lately that it may read {repository.name}, so it gets nothing"
-        if challenge is None:
+        if not challenge:
             body = error_body(ErrorCode.DENIED, told)
             return Refused(Answer(403, {"Content-Type": "application/json"}, body, ""), told)
         fields = {"Content-Type": "application/json", "WWW-Authenticate": challenge_for(challenge, repository.name)}
@@ -251,7 +257,8 @@ class AccessControl:
             self._store_failed(error)
             return Known()
 
-    async def _challenge(self, registry: Registry) -> str | None:
+    async def challenge(self, registry: Registry) -> str | None:
+        """Return what a registry asked for when it last refused; empty if it only answered, None if it never did."""
         try:
             return await self._store.access.challenge(registry)
         except StoreError as error:

@@ -93,13 +93,14 @@ def _whole_size(answer: Answer) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def challenge_for(challenge: str, name: str) -> str:
-    """Return a registry's challenge for a repository: the one that is remembered named another one."""
+def challenge_for(challenge: str, name: str | None) -> str:
+    """Return a registry's challenge for a repository, None for `/v2/`: the one that is remembered named another one."""
     bearer = find_challenge(parse_challenges([challenge]), "bearer")
     if bearer is None:
         return challenge
-    params = {**bearer.params, "scope": f"repository:{name}:pull"}
-    params.pop("error", None)
+    params = {key: value for key, value in bearer.params.items() if key not in {"scope", "error"}}
+    if name is not None:
+        params["scope"] = f"repository:{name}:pull"
     return "Bearer " + ",".join(f"{key}={_quoted(value)}" for key, value in params.items())
 
 

@@ -22,14 +22,17 @@ from dataclasses import dataclass
 from mitmproxy import http
 
 from regproxy.oci.endpoint import Ping
+from regproxy.oci.errors import ErrorCode, error_body
 from regproxy.oci.names import Registry
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
 from regproxy.origin.patience import within
+from regproxy.policy.access import PrivateImages
 from regproxy.policy.breaker import Need
 from regproxy.policy.credentials import Credential
 from regproxy.policy.freshness import Status, stale_allowed
 from regproxy.policy.identities import token_of_header
 from regproxy.policy.interception import is_intercepted
+from regproxy.stack.access_questions import challenge_for
 from regproxy.stack.answers import answer, relay, status_for, unavailable
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
@@ -93,8 +96,7 @@ class RegistryPing:
         await self._ask(flow, exchange)
         if flow.response is None:
             exchange.cache_status = CacheStatus.STALE
-            last = None if exchange.client_has_credentials else self._last(exchange)
-            flow.response = _WELCOME.copy() if last is None else relay(last, head=flow.request.method == "HEAD")
+            flow.response = await self._stand_in(exchange, head=flow.request.method == "HEAD")
 
     async def _ask(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """Set the registry's answer, or say in the exchange why there is none."""
@@ -110,7 +112,7 @@ class RegistryPing:
             if not may_stand_in:
                 flow.response = _not_checked(error)
         else:
-            self._core.access.challenged(exchange.registry, upstream)
+            await self._core.access.pinged(exchange.registry, upstream)
             if has_credentials:
                 self._learn(exchange, upstream)
             elif flow.request.method == "GET" and upstream.status in (200, 401):
@@ -136,19 +138,39 @@ class RegistryPing:
         elif upstream.status == 401:
             self._core.accepted_logins.refused(exchange.registry, exchange.client)
 
-    def _last(self, exchange: Exchange) -> Answer | None:
-        """Return what the registry answered last, however long ago, if a client can go on from it in an outage."""
+    async def _stand_in(self, exchange: Exchange, *, head: bool) -> http.Response:
+        """Answer what the registry answered last, however long ago, if a client can go on from it in an outage.
+
+        Of a registry that has never answered nothing is stored that anybody may read: a 200 would only confirm a
+        wrong password.
+        """
+        if exchange.client_has_credentials:
+            return _WELCOME.copy()
         known = self._known.get(exchange.registry)
-        if known is None or known.answer.status == 200:
-            return None
+        last = await self._before_the_start(exchange) if known is None else known.answer
+        if last is None:
+            return unavailable(503, f"{exchange.error}, and has never answered this proxy")
+        return relay(last, head=head) if last.status != 200 and self._leads_on(exchange, last) else _WELCOME.copy()
+
+    async def _before_the_start(self, exchange: Exchange) -> Answer | None:
+        """Return what an earlier run of this proxy has learnt of the registry; None for nothing."""
+        settings, asked_for = self._core.settings, await self._core.access.challenge(exchange.registry)
+        if asked_for is None:
+            reads_all = settings.offline or settings.private_images is PrivateImages.SHARE
+            return Answer(200, {}, b"", "") if reads_all else None
+        self._core.upstream.logins.learn(url(exchange, "/v2/"), [asked_for])
+        if not asked_for or await self._opener(exchange) is not None:
+            return Answer(200, {}, b"", "")
+        fields = {"Content-Type": "application/json", "WWW-Authenticate": challenge_for(asked_for, None)}
+        return Answer(401, fields, error_body(ErrorCode.UNAUTHORIZED, "authentication required"), "")
+
+    def _leads_on(self, exchange: Exchange, last: Answer) -> bool:
+        """Whether a challenge leads to a token server that this proxy stands in for."""
+        if not last.headers.get("WWW-Authenticate", "").lower().startswith("bearer"):
+            return True
         realm = self._core.upstream.logins.realm_of(url(exchange, "/v2/"))
-        challenge = known.answer.headers.get("WWW-Authenticate", "").lower()
-        if not challenge.startswith("bearer"):
-            return known.answer
-        is_answerable = realm is not None and is_intercepted(
-            realm.url.host, realm.url.port, self._core.settings.registries
-        )
-        return known.answer if is_answerable else None
+        registries = self._core.settings.registries
+        return realm is not None and is_intercepted(realm.url.host, realm.url.port, registries)
 
     async def _registrys_answer(self, flow: http.HTTPFlow, exchange: Exchange) -> tuple[Answer, Credential | None]:
         """Return what the registry says to the client, or to the operator's login if that one opens it."""

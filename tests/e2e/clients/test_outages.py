@@ -69,16 +69,10 @@ PLANS = {
     "own login": Plan("hub", ("hub", "auth", "cdn"), name="private/own", login=ALICE),
     "own Basic login": Plan("basic", ("basic",), name="private/own", login=ALICE),
 }
-LOCAL_TOKENS = "issue 5 item 5: token requests are not yet answered locally"
-GRACE = "issue 5 items 4 and 5: an earlier proof of access does not yet count in an outage"
-OFFLINE = "issue 5 item 5: OFFLINE is not yet a setting"
-OPEN_PING = "issue 5 items 3 and 4: in an outage /v2/ and what was pulled with a login are open to everybody"
 
 
-def plan(name: str, *, fails: str = "", slow: bool = True) -> Any:
+def plan(name: str, *, slow: bool = True) -> Any:
     marks = [pytest.mark.slow] if slow else []
-    if fails:
-        marks.append(pytest.mark.xfail(strict=False, reason=fails))
     return pytest.param(name, marks=marks)
 
 
@@ -133,13 +127,13 @@ def outage(
     "outage",
     [
         plan("registry", slow=False),
-        plan("token server", fails=LOCAL_TOKENS, slow=False),
-        plan("everything", fails=LOCAL_TOKENS),
+        plan("token server", slow=False),
+        plan("everything"),
         plan("open registry"),
         plan("silent registry"),
         plan("broken registry"),
         plan("operator's login"),
-        plan("own login", fails=GRACE),
+        plan("own login"),
         plan("own Basic login"),
     ],
     indirect=True,
@@ -155,7 +149,7 @@ def test_a_warm_image_pulls(outage: Outage, start_client: StartClient, kind: str
 @pytest.mark.parametrize("kind", LOGIN_CLIENTS)
 @pytest.mark.parametrize(
     "outage",
-    [plan("registry", slow=False), plan("token server", slow=False), plan("own Basic login", fails=OPEN_PING)],
+    [plan("registry", slow=False), plan("token server", slow=False), plan("own Basic login")],
     indirect=True,
 )
 def test_no_login_is_confirmed(outage: Outage, start_client: StartClient, wrong: Login, kind: str) -> None:
@@ -166,9 +160,7 @@ def test_no_login_is_confirmed(outage: Outage, start_client: StartClient, wrong:
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
-@pytest.mark.parametrize(
-    "outage", [plan("own login", fails=OPEN_PING), plan("own Basic login", fails=OPEN_PING)], indirect=True
-)
+@pytest.mark.parametrize("outage", [plan("own login"), plan("own Basic login")], indirect=True)
 def test_a_private_image_stays_private(outage: Outage, start_client: StartClient, wrong: Login, kind: str) -> None:
     """What was pulled with a login is for nobody else, now that the registry cannot be asked."""
     assert start_client(kind, outage.proxy).pull(outage.reference).returncode != 0
@@ -176,7 +168,7 @@ def test_a_private_image_stays_private(outage: Outage, start_client: StartClient
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
-@pytest.mark.parametrize("outage", [plan("offline", fails=OFFLINE)], indirect=True)
+@pytest.mark.parametrize("outage", [plan("offline")], indirect=True)
 def test_offline_asks_nobody(lab: Lab, outage: Outage, start_client: StartClient, kind: str) -> None:
     """With `OFFLINE=true` a warm image is pulled without a request to registry or token server."""
     log, tokens = lab.hub.log.mark(), lab.auth.log.mark()
@@ -188,7 +180,6 @@ def test_offline_asks_nobody(lab: Lab, outage: Outage, start_client: StartClient
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason=OPEN_PING)
 @pytest.mark.parametrize("kind", LOGIN_CLIENTS)
 def test_no_login_is_confirmed_for_a_registry_never_seen(
     lab: Lab, start_shared: StartShared, start_client: StartClient, wrong: Login, kind: str

@@ -8,6 +8,7 @@ from mitmproxy import http
 
 from regproxy.stack.core import Core
 from regproxy.stack.ping import RegistryPing
+from unit.stack.conftest import Configure
 from unit.stack.registry import Override, Registry, hang_up
 from unit.stack.test_manifests import Ask, cache_status
 
@@ -56,10 +57,48 @@ def pinger(core: Core, ask: Ask, registry: Registry) -> Pinger:
     return Pinger(core, ask, registry)
 
 
-async def test_of_a_registry_that_nobody_has_asked_it_is_200(pinger: Pinger) -> None:
-    """The pull goes on from the cache."""
+async def test_of_a_registry_that_has_never_answered_nothing_is_confirmed(pinger: Pinger) -> None:
+    """Nothing of it is stored that anybody may read, and `docker login` would take 200 for a yes."""
     pinger.registry.override = hang_up
+    assert await pinger.status() == 503
+
+
+@pytest.mark.parametrize("settings", [{"OFFLINE": "true"}, {"PRIVATE_IMAGES": "share"}])
+async def test_what_was_brought_along_can_be_pulled(
+    configure: Configure, ask: Ask, registry: Registry, settings: dict[str, str]
+) -> None:
+    """A cache that another proxy has filled knows no answers of registries."""
+    pinger = Pinger(configure(**settings), ask, registry)
+    registry.override = hang_up
     assert await pinger.status() == 200
+
+
+@pytest.mark.parametrize(
+    ("status", "challenge", "expected"),
+    [
+        (200, "", 200),
+        (401, 'Basic realm="registry"', 401),
+        (401, 'Bearer realm="http://{registry}/token",service="s",scope="repository:a:pull"', 401),
+        (401, 'Bearer realm="https://elsewhere.example/token",service="s"', 200),
+    ],
+)
+async def test_what_was_learnt_before_a_restart_holds(
+    core: Core, ask: Ask, registry: Registry, status: int, challenge: str, expected: int
+) -> None:
+    """The registry's own challenge, without the repository that another one was for; 200 if nobody could answer it."""
+    challenge = challenge.format(registry=registry.name)
+    registry.override = saying(status, challenge)
+    await Pinger(core, ask, registry).ping()
+    registry.override = hang_up
+    core.upstream.logins._realms.clear()
+
+    restarted = await Pinger(core, ask, registry).ping()
+
+    assert restarted.response is not None
+    assert restarted.response.status_code == expected
+    told = restarted.response.headers.get("www-authenticate", "")
+    assert told.partition(" ")[0] == (challenge.partition(" ")[0] if expected == 401 else "")
+    assert "scope" not in told
 
 
 async def test_a_challenge_that_can_be_answered_is_kept(pinger: Pinger) -> None:
