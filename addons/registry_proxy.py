@@ -52,7 +52,6 @@ from regproxy.stack.passed_reads import PassedReads
 from regproxy.stack.ping import RegistryPing
 from regproxy.stack.push_bypass import PushBypass
 from regproxy.stack.setup_responder import SetupResponder
-from regproxy.stack.stale_logins import StaleLogins
 from regproxy.stack.startup import Startup
 from regproxy.stack.token_requests import TokenRequests
 from regproxy.stack.upstream_route import UpstreamRoute
@@ -83,7 +82,6 @@ addons = [
     PushBypass(_core),
     AuthInjector(_core),
     ClientTokens(_core),
-    StaleLogins(_core),
     _ping,
     TokenRequests(_core),
     _manifests,

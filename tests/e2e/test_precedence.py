@@ -124,7 +124,7 @@ class TestReads:
                 OURS_BASIC,
                 OURS_BASIC,
                 OURS_BASIC,
-                Came(401, "", (("Bearer", 401), ("", 401))),
+                Came(401, "client", (("Bearer", 401), ("", 401))),
                 id="an anonymous token",
             ),
             pytest.param(
@@ -191,7 +191,7 @@ class TestReads:
                 OURS_TOKEN,
                 OURS_TOKEN,
                 OURS_TOKEN,
-                Came(401, "", (("Bearer", 401), ("Bearer", 401))),
+                Came(401, "client", (("Bearer", 401), ("Bearer", 401))),
                 id="an anonymous token",
             ),
             pytest.param(

@@ -109,7 +109,7 @@ class AuthorizedUpstream(Upstream):
         if response.status == 401:
             self.logins.learn(request.url, _challenges(response))
         # Without a login of the operator there is an anonymous token, for which this client's quota is ours.
-        is_expired_anonymous = request.opened_by is OpenedBy.NOBODY and response.status == 401
+        is_expired_anonymous = request.is_anonymous and response.status == 401
         if is_expired_anonymous or await self.logins.has_login(request.url, access.name):
             ours = await self._opened_by_ours(stack, request, access)
             if ours is not None:

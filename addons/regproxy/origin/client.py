@@ -85,6 +85,8 @@ class UpstreamRequest:
     """What the proxy may show in place of the headers' Authorization if that is refused; without `access` only."""
     opened_by: OpenedBy = OpenedBy.NOBODY
     """Whose login the Authorization among the headers is."""
+    is_anonymous: bool = False
+    """Whether that is a token which says of itself that it was given to nobody."""
     body: bytes | None = field(default=None, repr=False)
     follow_redirects: bool = True
     owner: Credential | None = field(default=None, compare=False, repr=False)

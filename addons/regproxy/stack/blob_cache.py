@@ -26,7 +26,7 @@ from regproxy.oci.ranges import (
 from regproxy.origin.blobs import Connections, fill
 from regproxy.origin.errors import UpstreamRefused, UpstreamUnavailable
 from regproxy.policy.freshness import NotAsked
-from regproxy.stack.access import Allowed, FromRegistry, Refused
+from regproxy.stack.access import Allowed, FromRegistry, Refused, Verdict
 from regproxy.stack.access_questions import Reader, Wish
 from regproxy.stack.answers import answer, content_fields, oci_error, relay, status_for, unavailable
 from regproxy.stack.core import Core
@@ -110,17 +110,30 @@ class BlobCache:
         stored = self.stored(blob, Read.of_request(flow.request))
         if stored is not None:
             self._core.store_worked()
-            if await self._is_admitted(flow, exchange, blob, stored):
-                exchange.cache_status = CacheStatus.HIT
-                respond(flow, stored)
+            await self._answer_stored(flow, exchange, blob, stored)
         elif self._is_absent(flow, exchange, blob):
             exchange.cache_status = CacheStatus.HIT
-        elif flow.request.method == "HEAD":
-            # Left to the registry: its HEAD and GET lead to URLs that are signed apart, and some storage answers no
-            # HEAD at all.
-            exchange.cache_status = CacheStatus.MISS
         else:
-            exchange.cache_status = CacheStatus.MISS
+            await self._answer_missing(flow, exchange, blob)
+
+    async def _answer_stored(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob, stored: FileAnswer) -> None:
+        """Answer with the file, if the client may have it."""
+        match await self._admit(flow, exchange, blob, stored):
+            case Allowed():
+                exchange.cache_status = CacheStatus.HIT
+                respond(flow, stored)
+            case Refused():
+                pass
+            case FromRegistry():
+                await self._answer_missing(flow, exchange, blob)
+
+    async def _answer_missing(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> None:
+        """Fetch the blob; a HEAD is left to the registry.
+
+        Its HEAD and GET lead to URLs that are signed apart, and some storage answers no HEAD at all.
+        """
+        exchange.cache_status = CacheStatus.MISS
+        if flow.request.method == "GET":
             await self._download(flow, exchange, blob)
 
     def _is_absent(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> bool:
@@ -140,8 +153,8 @@ class BlobCache:
         own = fingerprint(self._core.upstream.callers, exchange)
         return Absent(exchange.registry, blob.name, str(blob.digest), (), own)
 
-    async def _is_admitted(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob, file: FileAnswer) -> bool:
-        """Whether the client may have an answer; else it is closed, and the client gets another, or the registry's."""
+    async def _admit(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob, file: FileAnswer) -> Verdict:
+        """Decide whether the client may have an answer; else it is closed, and a refusal is set in its place."""
         head = content_request("HEAD", flow, exchange, blob)
         wish = Wish(Reader.of(exchange, blob.name), blob.digest, file.size_bytes, head)
         try:
@@ -152,14 +165,14 @@ class BlobCache:
         match verdict:
             case Allowed(reason):
                 exchange.error = reason
-                return True
+                return verdict
             case Refused(refusal, reason):
                 exchange.error = reason
                 flow.response = relay(refusal, head=flow.request.method == "HEAD")
             case FromRegistry():
-                exchange.cache_status = CacheStatus.BYPASS
+                pass
         file.close()
-        return False
+        return verdict
 
     async def _download(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> None:  # noqa: C901 - one story
         """Join the running download of this digest, or start it."""
@@ -200,7 +213,11 @@ class BlobCache:
                 file = file_answer(blob.digest, body, Read.of_request(flow.request))
                 # What somebody else fetches is for whom the registry lets read it, as what is stored.
                 is_its_own = ours or self._core.access.arrives_for(reader, blob.digest)
-                if is_its_own or await self._is_admitted(flow, exchange, blob, file):
+                verdict = Allowed() if is_its_own else await self._admit(flow, exchange, blob, file)
+                if isinstance(verdict, FromRegistry):
+                    await self._core.store.landed(ingest)  # the next turn is this client's own
+                    continue
+                if isinstance(verdict, Allowed):
                     respond(flow, file)
             return
         flow.response = oci_error(

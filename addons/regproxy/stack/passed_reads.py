@@ -11,10 +11,10 @@ from typing import assert_never
 from mitmproxy import http
 
 from regproxy.oci.endpoint import V1, Blob, BlobUpload, Catalog, Endpoint, Manifest, Other, Ping, Referrers, Tags
-from regproxy.oci.errors import ErrorCode
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
+from regproxy.policy.freshness import NotAsked
 from regproxy.policy.realms import Access
-from regproxy.stack.answers import answer, content_fields, oci_error, relay
+from regproxy.stack.answers import answer, content_fields, relay, status_for, unavailable
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
 from regproxy.stack.upstream_requests import read_request, url
@@ -62,7 +62,8 @@ class PassedReads:
             upstream = await self._core.upstream.ask(asked, LIST_LIMIT_BYTES)
         except UpstreamUnavailable as error:
             exchange.error = str(error)
-            flow.response = oci_error(502, ErrorCode.UNAVAILABLE, str(error))
+            otherwise = 504 if isinstance(error.failure, NotAsked) else 502
+            flow.response = unavailable(status_for(error.failure, otherwise), str(error), error.retry_at_s)
         except AnswerTooLarge as error:
             logger.info("%s: it streams through", error)
         else:

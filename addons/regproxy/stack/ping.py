@@ -102,8 +102,9 @@ class RegistryPing:
         """Set the registry's answer, or say in the exchange why there is none."""
         has_credentials = exchange.client_has_credentials
         may_stand_in = not has_credentials or self._is_accepted(exchange)
+        need = Need.OPTIONAL if await self._has_answered(exchange.registry) else Need.REQUIRED
         try:
-            async with within(REVALIDATION_LIMIT_S, Need.OPTIONAL) if may_stand_in else nullcontext():
+            async with within(REVALIDATION_LIMIT_S, need) if may_stand_in else nullcontext():
                 upstream, opener = await self._registrys_answer(flow, exchange)
         except TimeoutError:
             exchange.error = f"{exchange.registry} did not answer in {REVALIDATION_LIMIT_S:g} s"
@@ -121,6 +122,10 @@ class RegistryPing:
                 flow.response = relay(upstream, head=flow.request.method == "HEAD")
             else:
                 exchange.error = f"{exchange.registry} answered {upstream.status}"
+
+    async def _has_answered(self, registry: Registry) -> bool:
+        """Whether there is an answer to fall back on."""
+        return registry in self._known or await self._core.access.challenge(registry) is not None
 
     def _is_accepted(self, exchange: Exchange) -> bool:
         """Whether credentials of a client's own are known to be good, as far as an outage allows."""

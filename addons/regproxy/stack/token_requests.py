@@ -24,8 +24,9 @@ from regproxy.policy.breaker import Need
 from regproxy.policy.freshness import Status, stale_allowed
 from regproxy.stack.answers import answer, oci_error, relay
 from regproxy.stack.core import Core
-from regproxy.stack.exchange import CacheStatus, Exchange, trace_of, unanswered
+from regproxy.stack.exchange import CacheStatus, Exchange, opened_by, trace_of, unanswered
 from regproxy.stack.manifests import REVALIDATION_LIMIT_S
+from regproxy.stack.stale_logins import may_go_on
 from regproxy.stack.upstream_requests import url
 
 OWN_TOKEN_LIFETIME_S = 60
@@ -57,6 +58,10 @@ class TokenRequests:
             exchange.error = f"{exchange.registry} gave no token in {limit_s:g} s"
         else:
             self._learn(exchange, upstream)
+            if upstream.status in (401, 403) and await may_go_on(self._core, flow.request, exchange):
+                exchange.error = f"{exchange.registry} refuses this client's login; it goes on by the operator's"
+                flow.response = self._own_token(exchange)
+                return
             if not may_stand_in or not stale_allowed(Status(upstream.status)):
                 flow.response = relay(upstream, head=False)
                 return
@@ -107,4 +112,12 @@ def _request(flow: http.HTTPFlow, exchange: Exchange) -> UpstreamRequest:
         "User-Agent": flow.request.headers.get("user-agent"),
     }
     target = url(exchange, flow.request.path)
-    return UpstreamRequest("GET", target, header_pairs(fields), trace_of(exchange), follow_redirects=False)
+    return UpstreamRequest(
+        "GET",
+        target,
+        header_pairs(fields),
+        trace_of(exchange),
+        opened_by=opened_by(exchange),
+        follow_redirects=False,
+        owner=exchange.credential,
+    )

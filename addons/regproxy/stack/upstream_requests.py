@@ -31,6 +31,7 @@ def read_request(method: str, flow: http.HTTPFlow, exchange: Exchange, name: str
         access=None if exchange.client_has_credentials else access,
         fallback=access if exchange.client_has_credentials and exchange.may_fall_back else None,
         opened_by=opened_by(exchange),
+        is_anonymous=exchange.client_has_credentials and exchange.client.is_nobody,
     )
 
 

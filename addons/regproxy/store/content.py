@@ -235,6 +235,11 @@ class Store:
         """What is known of who may read what. Raises StoreError."""
         return self._access or self._closed()
 
+    async def landed(self, ingest: Ingest) -> None:
+        """Wait until an ingest is over, however it ends, and another one of its digest may start."""
+        if self._flights is not None:
+            await self._flights.landed(ingest)
+
     # Tag records.
 
     def recall_tag(self, key: TagKey) -> TagRecord | None:

@@ -65,6 +65,12 @@ class Flights:
         )
         return flight.ingest
 
+    async def landed(self, ingest: Ingest) -> None:
+        """Wait until an ingest is over, however it ends, and out of the way of another one."""
+        flight = self._current.get(ingest.digest)
+        if flight is not None and flight.ingest is ingest and flight.task is not None:
+            await asyncio.wait([flight.task])
+
     async def reserve(self, digest: Digest, total_bytes: int) -> None:
         """Make room so that the partial file may take so many bytes in all; StoreFull when that cannot be."""
         await self._ledger.reserve(digest, total_bytes)

@@ -25,7 +25,8 @@ OTHERS = Credential("registry.test", None, "alice", "wonderland-7", path="b")
 async def ask(world: World, *, fallback: bool = True, own: str = OWN, by: OpenedBy = OpenedBy.CLIENT) -> Answer:
     """Ask with a client's own Authorization."""
     url = dataclasses.replace(world.registry, target="/v2/a/x")
-    request = UpstreamRequest("GET", url, (("Authorization", own),), Trace(), opened_by=by)
+    is_anonymous = by is OpenedBy.NOBODY
+    request = UpstreamRequest("GET", url, (("Authorization", own),), Trace(), opened_by=by, is_anonymous=is_anonymous)
     return await world.upstream.ask(dataclasses.replace(request, fallback=Access("a") if fallback else None), 1000)
 
 

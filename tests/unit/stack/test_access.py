@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from mitmproxy import http
 
-from regproxy.engine.bodies import detach
+from regproxy.engine.bodies import attached, detach
 from regproxy.oci.names import Registry as Host
 from regproxy.origin.circuits import Circuits
 from regproxy.origin.errors import Answer
@@ -21,6 +21,7 @@ from regproxy.stack.blob_cache import BlobCache
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import exchange_of
 from regproxy.stack.manifest_cache import ManifestCache
+from regproxy.store.errors import DigestMismatch
 from unit.stack.registry import OCI, Registry, hang_up, status
 
 BLOB, MANIFEST = b"layer" * 1000, b'{"schemaVersion":2}'
@@ -66,13 +67,19 @@ class Reader:
         flow = self._ask(self.core, f"/v2/library/alpine/{path}", method, **fields)
         # Passwords are hashed in a thread but in these tests: the injector has ended.
         await (self.blobs if "/blobs/" in flow.request.path else self.manifests).request(flow)
+        body = attached(flow)
+        if body is not None and body.released is not None:
+            try:
+                await body.released(0)
+            except DigestMismatch:
+                flow.response = None  # the client sees a head, and its connection cut
         detach(flow)
         while self.core.store.running(self.blob) is not None:  # noqa: ASYNC110 - the store tells readers only
             await asyncio.sleep(0.001)
         return flow
 
     async def read(self, authorization: str | None = None) -> tuple[int | None, int | None, int | None]:
-        """Return the statuses of blob, manifest by digest and by tag; None where the registry itself is to answer."""
+        """Return the statuses of blob, manifest by digest and by tag; None where a client gets nothing whole."""
         flows = [
             await self.flow(path, authorization)
             for path in (f"blobs/{self.blob}", f"manifests/{self.manifest}", "manifests/3.20")
@@ -254,7 +261,6 @@ async def test_what_a_registry_has_lost_is_for_who_may_read_the_repository(
     [
         (b"log in here", "text/html"),
         (b"log in here", "application/octet-stream"),
-        (BLOB, "text/html; charset=utf-8"),
         (BLOB[:-1], "application/octet-stream"),
     ],
 )
@@ -278,7 +284,7 @@ async def test_a_login_page_proves_nothing(
         assert told is not None
         assert told.raw_content == page
     missing = registry.blob(b"not stored yet")
-    assert (await reader.flow(f"blobs/{missing}")).response is not None
+    assert (await reader.flow(f"blobs/{missing}")).response is None
     assert await reader.read() == (None, 502, 200)
     assert await reader.read(ALICE) == ALL
 

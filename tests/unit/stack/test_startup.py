@@ -36,7 +36,6 @@ ORDER = [
     "registry-push-bypass",
     "registry-auth-injector",
     "registry-client-tokens",
-    "registry-stale-logins",
     "registry-ping",
     "registry-token-requests",
     "registry-manifest-cache",
