@@ -178,9 +178,21 @@ class ManifestSource:
         self._core.not_found.keep(pull.absent, answer, method=pull.request.method, writes=pull.writes)
         if not isinstance(pull.manifest.reference, Digest):
             try:
-                await self._core.store.forget_tag(str(pull.registry), pull.manifest.name, pull.manifest.reference)
+                if await self._is_known_to(pull):
+                    await self._core.store.forget_tag(str(pull.registry), pull.manifest.name, pull.manifest.reference)
             except StoreError as error:
                 self._core.store_failed(error)
+
+    async def _is_known_to(self, pull: Pull) -> bool:
+        """Whether the client may read what is stored of a tag: some registries say 404 to whom they hide an image from.
+
+        Raises StoreError.
+        """
+        key, access = pull.tag_key, self._core.access
+        for record in await self._core.store.tag_records(key.registry, key.name, key.tag):
+            if await access.may_read_in_outage(pull.reader, record.descriptor.digest):
+                return True
+        return False
 
     async def _keep(self, pull: Pull, descriptor: Descriptor, body: bytes) -> None:
         try:

@@ -116,6 +116,22 @@ async def test_what_one_login_opens_is_not_the_others(reader: Reader, registry: 
     assert len(registry.take_asked()) >= 6
 
 
+async def test_who_is_told_404_for_want_of_rights_takes_no_tag_from_others(reader: Reader, registry: Registry) -> None:
+    """Some registries hide what one may not read; for an outage alice's image stays."""
+
+    async def hidden(request: web.BaseRequest) -> web.StreamResponse | None:
+        return None if request.headers.get("Authorization") == ALICE else web.Response(status=404)
+
+    registry.override = hidden
+    assert await reader.read(ALICE) == ALL
+    for _ in range(2):
+        told = (await reader.flow("manifests/3.20", BOB)).response
+        assert told is not None
+        assert told.status_code == 404
+    registry.override = status(503)
+    assert await reader.read(ALICE) == ALL
+
+
 async def test_a_check_is_one_for_a_repository_and_a_while(
     reader: Reader, registry: Registry, clock: SimpleNamespace
 ) -> None:
