@@ -12,7 +12,6 @@ CONTAINER_PROGRAMS := avahi-daemon:avahi-daemon avahi-publish:avahi-utils builda
 SHELL_SCRIPTS := entrypoint.sh .ci/run $(wildcard scripts/* docs/deploy/*/*.sh config/kubernetes/*/*/*.sh)
 # The real clients that need root: program:Debian package.
 CLIENT_PROGRAMS := buildah:buildah ctr:containerd debootstrap:debootstrap dockerd:docker.io podman:podman runc:runc
-SHELL_SCRIPTS := entrypoint.sh .ci/run $(wildcard scripts/* docs/deploy/*/*.sh)
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24

@@ -10,7 +10,10 @@ fail() {
     exit 1
 }
 
-# Process 1 of a container gets no signal that it does not wait for.
+# A signal ends this when the program that is running has ended: none is left behind. Process 1 of a container would get
+# no signal at all that it does not wait for.
+trap 'exit 143' TERM
+trap 'exit 130' INT
 [ "$$" != 1 ] || trap 'exit 0' TERM INT
 
 root=$(dirname -- "$(readlink -f -- "$0")")
