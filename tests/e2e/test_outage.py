@@ -104,6 +104,7 @@ class TestStopped:
     def test_a_password_is_not_confirmed_in_an_outage(self, lab: Lab, proxy: Proxy) -> None:
         """`/v2/` with credentials is `docker login`: it fails while nobody can check them; without, it is answered."""
         url, client = f"https://{lab.other.name}/v2/", proxy.client()
+        assert client.get(url).status == 200
         with lab.other.stopped():
             assert client.get(url).status == 200
             assert client.get(url, {"Authorization": "Basic YWxpY2U6c2VjcmV0"}).status == 503

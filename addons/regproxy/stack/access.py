@@ -30,6 +30,7 @@ from regproxy.policy.access import (
 from regproxy.policy.breaker import Need
 from regproxy.policy.freshness import Status, stale_allowed
 from regproxy.policy.openers import OpenedBy
+from regproxy.policy.redirects import Url
 from regproxy.stack.access_questions import AccessQuestions, Reader, Wish, challenge_for
 from regproxy.store.access_book import AccessBook
 from regproxy.store.content import Store
@@ -105,6 +106,7 @@ class AccessControl:
         self._shares_all = private_images is PrivateImages.SHARE
         self._store = store
         self._questions = AccessQuestions(upstream)
+        self._upstream = upstream
         self._store_failed = store_failed
         self._checking: weakref.WeakValueDictionary[Reader, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -184,8 +186,16 @@ class AccessControl:
     async def pinged(self, registry: Registry, answer: Answer) -> None:
         """Remember a registry's answer to `/v2/`: its challenge, or that it has none."""
         self.challenged(registry, answer)
-        if answer.status == 200 and self._store.is_open and await self.challenge(registry) is None:
-            self._store.access.challenged(registry, "")
+        if answer.status == 200:
+            await self._opened(registry, answer)
+
+    async def _opened(self, registry: Registry, answer: Answer) -> None:
+        """Remember of a registry that lets a client in without a login of its own what it would ask such a client."""
+        if not self._store.is_open or await self.challenge(registry) is not None:
+            return
+        realm = self._upstream.logins.realm_of(Url.parse(f"{answer.origin}/v2/"))
+        asked = "" if realm is None else f'Bearer realm="{realm.url}",service="{realm.service}"'
+        self._store.access.challenged(registry, asked)
 
     async def refusal(self, reader: Reader, reason: str) -> Refused:
         """Refuse a client that has not shown lately that it may read, in the registry's own form."""
@@ -245,6 +255,8 @@ class AccessControl:
             await book.known(repository, client, None)
             book.answered(repository, answer.opened_by, client, let_in=let_in, now_s=time.time())
             self.challenged(repository.registry, answer)
+            if let_in and answer.opened_by is not OpenedBy.CLIENT:
+                await self._opened(repository.registry, answer)
             if not let_in:
                 await book.flush()  # what a registry took back must not come again after a crash
         except StoreError as error:

@@ -7,9 +7,10 @@ from aiohttp import web
 from mitmproxy import http
 
 from regproxy.stack.core import Core
+from regproxy.stack.manifest_cache import ManifestCache
 from regproxy.stack.ping import RegistryPing
 from unit.stack.conftest import Configure
-from unit.stack.registry import Override, Registry, hang_up
+from unit.stack.registry import OCI, Override, Registry, hang_up
 from unit.stack.test_manifests import Ask, cache_status
 
 OTHER_REALM = "https://tokens.example/token"
@@ -162,3 +163,11 @@ async def test_a_password_that_was_refused_last_time_is_not(pinger: Pinger) -> N
     assert await pinger.status(basic("old")) == 401
     pinger.registry.override = hang_up
     assert await pinger.status(basic("old")) == 503
+
+
+async def test_a_registry_that_was_only_pulled_from_has_answered(core: Core, ask: Ask, registry: Registry) -> None:
+    """Some clients ask for the manifest at once; the next one, in an outage, begins with `/v2/`."""
+    registry.tag("latest", b"{}")
+    await ManifestCache(core).request(ask(core, "/v2/library/alpine/manifests/latest", Accept=OCI))
+    registry.override = hang_up
+    assert await Pinger(core, ask, registry).status() == 200
