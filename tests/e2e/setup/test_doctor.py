@@ -58,7 +58,8 @@ def test_a_host_of_the_proxy_door_that_is_right(doctor: Doctor, setup: ClientSet
     done = doctor()
 
     assert done.returncode == 0, done.stdout
-    assert "warn" not in done.stdout
+    # A daemon of this very machine, if one runs, is none of the throw-away root's.
+    assert [line for line in done.stdout.splitlines() if line.startswith("warn") and " runs since " not in line] == []
     for words in (
         "docker uses the proxy door",
         "NO_PROXY of docker has what it must have",
