@@ -46,6 +46,7 @@ class PassedOn:
             self._admitted[flow] = self._core.upstream.admit_other(url(exchange, flow.request.path))
         except UpstreamUnavailable as error:
             exchange.error = str(error)
+            flow.request.stream = False  # mitmproxy cannot stream what is answered here
             if not isinstance(error.failure, NotAsked):
                 flow.response = oci_error(502, ErrorCode.UNAVAILABLE, str(error))
             elif flow.request.method in WRITES:

@@ -41,6 +41,25 @@ class TokenRequests:
     def __init__(self, core: Core) -> None:
         self._core = core
 
+    async def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Refuse a form while its server does not answer: whoever sends one asks by GET then, which is answered here.
+
+        Containerd sends its logins so, in a body that passes through unread, and takes 405 for "no forms here".
+        """
+        exchange = unanswered(flow)
+        if exchange is None or flow.request.method != "POST" or not isinstance(exchange.endpoint, Other):
+            return
+        question = UpstreamRequest("GET", url(exchange, flow.request.path), (), follow_redirects=False)
+        try:
+            async with within(REVALIDATION_LIMIT_S, Need.OPTIONAL):
+                await self._core.upstream.ask(question, TOKEN_ANSWER_LIMIT_BYTES)
+        except (UpstreamUnavailable, TimeoutError) as error:
+            exchange.error = str(error) or f"{exchange.registry} did not answer in {REVALIDATION_LIMIT_S:g} s"
+            flow.request.stream = False
+            flow.response = oci_error(405, ErrorCode.UNSUPPORTED, f"{exchange.error}: ask for the token by GET")
+        except AnswerTooLarge:
+            pass  # it answers
+
     async def request(self, flow: http.HTTPFlow) -> None:
         """Answer a request for a token."""
         exchange = unanswered(flow)

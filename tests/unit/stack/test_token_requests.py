@@ -76,3 +76,27 @@ async def test_a_refusal_is_passed_on(core: Core, ask: Ask, registry: Registry, 
     await TokenRequests(core).request(flow)
     assert flow.response is not None
     assert flow.response.status_code == code
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "answers", "refused"),
+    [
+        ("POST", "/token", hang_up, True),
+        ("POST", "/token", status(401), False),
+        ("POST", "/token", status(404), False),
+        ("GET", TARGET, hang_up, False),
+        ("POST", "/v2/library/alpine/blobs/uploads/", hang_up, False),
+    ],
+)
+async def test_a_form_is_refused_only_while_nobody_answers_it(
+    core: Core, ask: Ask, registry: Registry, method: str, target: str, answers: object, *, refused: bool
+) -> None:
+    """Who sends one asks by GET then, which is answered here; its body is not streamed to nowhere."""
+    registry.override = answers  # type: ignore[assignment]
+    flow = ask(core, target, method, Content_Length="10")
+    flow.response = None  # an upload is refused before
+    await TokenRequests(core).requestheaders(flow)
+    assert (flow.response is not None) is refused
+    if flow.response is not None:
+        assert flow.response.status_code == 405
+        assert not flow.request.stream
