@@ -35,6 +35,7 @@ from regproxy.stack.access_questions import AccessQuestions, Reader, Wish, chall
 from regproxy.store.access_book import AccessBook
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
+from regproxy.store.ingest import Ingest
 
 _CODES = {401: ErrorCode.UNAUTHORIZED, 403: ErrorCode.DENIED, 404: ErrorCode.BLOB_UNKNOWN}
 
@@ -74,8 +75,11 @@ class Arrival:
         self._reader = reader
         self._digest = digest
 
-    async def watch(self, fetch: Callable[[OnOpened], Coroutine[None, None, None]]) -> None:
-        """Fetch it. Raises what `fetch` raises."""
+    async def watch(self, ingest: Ingest, fetch: Callable[[OnOpened], Coroutine[None, None, None]]) -> None:
+        """Fetch it. Raises what `fetch` raises.
+
+        Its first reader may be back, for what is now stored, before the fetch has returned: by then it must be known.
+        """
         with self._book.arriving() as arriving:
             opener = OpenedBy.CLIENT
 
@@ -84,11 +88,14 @@ class Arrival:
                 opener = opened_by
                 arriving.begin(self._reader.repository, self._digest, GIVEN_TO[opened_by], self._reader.client)
 
+            def verified() -> None:
+                # Not before: a page of some other kind, for strangers, may have been what was opened.
+                repository, client = self._reader.repository, self._reader.client
+                self._book.answered(repository, opener, client, let_in=True, now_s=time.time())
+                arriving.arrived()
+
+            ingest.when_verified(verified)
             await fetch(opened)
-            # Not before: a page of some other kind, for strangers, may have been what was opened.
-            repository, client = self._reader.repository, self._reader.client
-            self._book.answered(repository, opener, client, let_in=True, now_s=time.time())
-            arriving.arrived()
 
 
 class AccessControl:

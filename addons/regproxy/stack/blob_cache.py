@@ -188,7 +188,7 @@ class BlobCache:
                 nonlocal ours
                 ours = True
                 arrival = await self._core.access.arrival(reader, blob.digest)
-                await arrival.watch(partial(fill, ingest, request, self._core.upstream, connections))
+                await arrival.watch(ingest, partial(fill, ingest, request, self._core.upstream, connections))
 
             ingest = self._core.store.join_or_start(blob.digest, fetch)
             try:

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import enum
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Never
 
@@ -53,6 +53,7 @@ class Ingest:
         self.error: Exception | None = None
         """Why it failed."""
         self._growing = GrowingFile(digest, home, self._wake, self.fail)
+        self._when_verified: Callable[[], None] = lambda: None
         self._changed = asyncio.Event()
         self._finishing = False
         self._exposed = False
@@ -68,6 +69,10 @@ class Ingest:
         return self.state in {IngestState.VERIFIED, IngestState.FAILED}
 
     # For the fetch.
+
+    def when_verified(self, told: Callable[[], None]) -> None:
+        """Have `told` called once the content is right, before a reader knows and before it is content of the store."""
+        self._when_verified = told
 
     def missing_from(self) -> int:
         """Return the first offset to ask the upstream for; not 0 when an earlier ingest left a prefix.
@@ -132,6 +137,7 @@ class Ingest:
         if actual != self.digest:
             await self._discard(DigestMismatch(self.digest, actual))
         self.size_bytes, self.state = arrived_bytes, IngestState.VERIFIED
+        self._when_verified()
         self._wake()
         await self._growing.commit(arrived_bytes)
 

@@ -10,6 +10,7 @@ from aiohttp import web
 from mitmproxy import http
 
 from regproxy.engine.bodies import attached, detach
+from regproxy.oci.digest import Digest
 from regproxy.oci.names import Registry as Host
 from regproxy.origin.circuits import Circuits
 from regproxy.origin.errors import Answer
@@ -19,9 +20,11 @@ from regproxy.policy.openers import OpenedBy
 from regproxy.stack import access, access_questions, manifests
 from regproxy.stack.blob_cache import BlobCache
 from regproxy.stack.core import Core
-from regproxy.stack.exchange import exchange_of
+from regproxy.stack.exchange import CacheStatus, exchange_of
 from regproxy.stack.manifest_cache import ManifestCache
 from regproxy.store.errors import DigestMismatch
+from regproxy.store.flights import Flights
+from regproxy.store.partial import PartialFile
 from unit.stack.registry import OCI, Registry, hang_up, status
 
 BLOB, MANIFEST = b"layer" * 1000, b'{"schemaVersion":2}'
@@ -114,6 +117,31 @@ async def test_what_one_login_opens_is_not_the_others(reader: Reader, registry: 
     assert registry.take_asked() == []
     assert await reader.read(BOB) == await reader.read() == NONE
     assert len(registry.take_asked()) >= 6
+
+
+async def test_a_blob_is_its_readers_as_soon_as_it_is_stored(
+    reader: Reader, registry: Registry, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The registry is not asked again by who comes back before the download has ended."""
+    stored, commit = asyncio.Event(), Flights.commit
+
+    async def slow_commit(flights: Flights, digest: Digest, partial: PartialFile) -> None:
+        await commit(flights, digest, partial)
+        stored.set()
+        await asyncio.sleep(10)
+
+    monkeypatch.setattr(Flights, "commit", slow_commit)
+    registry.override = open_to(ALICE)
+    hits = []
+    for _ in range(2):
+        flow = ask(reader.core, f"/v2/library/alpine/blobs/{reader.blob}", "GET", Authorization=ALICE)
+        await reader.blobs.request(flow)
+        detach(flow)
+        await stored.wait()
+        exchange = exchange_of(flow)
+        assert exchange
+        hits.append((exchange.cache_status, len(registry.take_asked())))
+    assert hits == [(CacheStatus.MISS, 1), (CacheStatus.HIT, 0)]
 
 
 async def test_who_is_told_404_for_want_of_rights_takes_no_tag_from_others(reader: Reader, registry: Registry) -> None:
