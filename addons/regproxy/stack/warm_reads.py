@@ -12,8 +12,7 @@ from regproxy.engine.warm import Asked, WarmAnswer
 from regproxy.oci.endpoint import Blob, EndpointError, Manifest, Ping, parse_endpoint
 from regproxy.oci.names import HTTPS_PORT
 from regproxy.policy.tiers import request_class
-from regproxy.stack import access_log
-from regproxy.stack.access_log import Entry, UpstreamPart, cache_fields
+from regproxy.stack.access_log import AccessLog, Entry, UpstreamPart, cache_fields
 from regproxy.stack.answers import passed_on
 from regproxy.stack.blob_cache import BlobCache
 from regproxy.stack.core import Core
@@ -29,10 +28,17 @@ from regproxy.store.errors import StoreError
 class WarmReads:
     """`engine.warm.WarmReads` over the caches."""
 
-    def __init__(
-        self, core: Core, interception: Interception, ping: RegistryPing, manifests: ManifestCache, blobs: BlobCache
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts that answer, and who hears of it
+        self,
+        core: Core,
+        interception: Interception,
+        ping: RegistryPing,
+        manifests: ManifestCache,
+        blobs: BlobCache,
+        log: AccessLog,
     ) -> None:
         self._core = core
+        self._log = log
         self._interception = interception
         self._ping = ping
         self._manifests = manifests
@@ -68,7 +74,7 @@ class WarmReads:
     def sent(self, asked: Asked, answer: WarmAnswer, sent: Sent) -> None:
         """Log the answer."""
         assert isinstance(answer.receipt, Exchange)
-        access_log.write(
+        self._log.write(
             Entry(
                 method=asked.head.method,
                 target=asked.head.target,

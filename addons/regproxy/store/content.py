@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Never, Self
 
 from regproxy.oci.digest import Digest
+from regproxy.store.activity import Activity
 from regproxy.store.errors import StoreError, translated
 from regproxy.store.eviction import Usage
 from regproxy.store.flights import Fetch, Flights
@@ -269,6 +270,19 @@ class Store:
     def used_bytes(self) -> int:
         """Return the bytes that are held against the cap, as of the last change."""
         return self.usage.used_bytes
+
+    @property
+    def activity(self) -> Activity:
+        """What was done since the store was opened."""
+        return self._open_ledger().activity
+
+    def running_ingests(self) -> tuple[Ingest, ...]:
+        """Return the ingests that are under way."""
+        return (self._flights or self._closed()).aloft()
+
+    async def oldest_access_s(self) -> float | None:
+        """Return when the content that is evicted next was last used (Unix time); None for an empty store."""
+        return await self._open_ledger().oldest_access_s()
 
     async def evict_inactive(self) -> None:
         """Write the access times; remove what was not used for the inactive time, partial files after a week."""
