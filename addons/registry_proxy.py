@@ -13,13 +13,14 @@ What happens to one pull, from `CONNECT` to the last byte:
 5. `auth_injector` adds the operator's credentials when the client brings none. Our own requests to registries log in by
     themselves, with tokens where those are wanted (`origin.logins`). Who the client is, by its own login or the login
     that its token was given to, is known from `client_tokens`.
-6. `/v2/`, the first request of every pull, is answered by `ping`, also when the registry is down.
+6. `/v2/`, the first request of every pull, is answered by `ping`, also when the registry is down; the request for a
+    token that may follow by `token_requests`, also when the token server is down.
 7. A manifest is answered by `manifest_cache`: by digest for good, by tag for its tier's time, revalidated by HEAD,
     stale in an outage.
 8. A blob is answered by `blob_cache`: from its file, or from the download that is filling it. `sender` moves the
     bytes.
-9. What nobody answered goes to the registry through mitmproxy and streams back; `passed_reads` gives it a token if the
-    registry wants one, `upstream_route` chooses its way.
+9. What nobody answered goes to the registry through mitmproxy and streams back, unless it is known to be down
+    (`passed_on`); `passed_reads` gives it a token if the registry wants one, `upstream_route` chooses its way.
 10. `access_log` writes one line.
 
 A connection begins at the `front_door` (`warm_connection`), which does all this by itself as long as what is asked for
@@ -40,11 +41,13 @@ from regproxy.stack.client_tokens import ClientTokens
 from regproxy.stack.core import Core
 from regproxy.stack.interception import Interception
 from regproxy.stack.manifest_cache import ManifestCache
+from regproxy.stack.passed_on import PassedOn
 from regproxy.stack.passed_reads import PassedReads
 from regproxy.stack.ping import RegistryPing
 from regproxy.stack.push_bypass import PushBypass
 from regproxy.stack.setup_responder import SetupResponder
 from regproxy.stack.startup import Startup
+from regproxy.stack.token_requests import TokenRequests
 from regproxy.stack.upstream_route import UpstreamRoute
 from regproxy.stack.warm_reads import WarmReads
 
@@ -70,8 +73,10 @@ addons = [
     AuthInjector(_core),
     ClientTokens(_core),
     _ping,
+    TokenRequests(_core),
     _manifests,
     _blobs,
+    PassedOn(_core),
     PassedReads(_core),
     UpstreamRoute(_core, _interception),
     AccessLog(_core),

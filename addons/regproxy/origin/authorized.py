@@ -33,6 +33,7 @@ class AuthorizedUpstream(Upstream):
 
         Raises `UpstreamUnavailable`, also when the registry wants a token and its token server gives no answer.
         """
+        self.refuse_early(request.url)
         async with contextlib.AsyncExitStack() as stack:
             if request.access is None:
                 yield await stack.enter_async_context(super().send(request))

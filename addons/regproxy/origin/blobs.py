@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from regproxy.origin.client import Upstream, UpstreamRequest
-from regproxy.origin.errors import UpstreamUnavailable
+from regproxy.origin.errors import UpstreamAway, UpstreamUnavailable
 from regproxy.origin.parts import Broken, Part, RangeIgnored, fetch_part
 from regproxy.origin.sink import Sink
 from regproxy.policy.freshness import Status
@@ -65,7 +65,7 @@ async def fill(sink: Sink, request: UpstreamRequest, upstream: Upstream, connect
             failure = error
         if _missing_bytes(sink) != missing_bytes:
             progress_at_s, missing_bytes, pause_s = loop.time(), _missing_bytes(sink), FIRST_PAUSE_S
-        budget_s = FIRST_BYTE_BUDGET_S if sink.size_bytes is None else RESUME_BUDGET_S
+        budget_s = FIRST_BYTE_BUDGET_S - _known_s(failure) if sink.size_bytes is None else RESUME_BUDGET_S
         if not failure.passing or loop.time() + pause_s - progress_at_s > budget_s:
             raise _as_unavailable(failure) from failure
         logger.info("%s after %d bytes; trying again", failure, sink.missing_from())
@@ -159,6 +159,11 @@ class _Filling:
 
 def _missing_bytes(sink: Sink) -> int | None:
     return None if sink.size_bytes is None else sum(end - start for start, end in sink.missing())
+
+
+def _known_s(failure: UpstreamUnavailable | Broken) -> float:
+    """Return for how long an outage is known: one that is older than a restart takes is not waited for."""
+    return failure.known_s if isinstance(failure, UpstreamAway) else 0.0
 
 
 def _as_unavailable(failure: UpstreamUnavailable | Broken) -> UpstreamUnavailable:

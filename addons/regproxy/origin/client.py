@@ -5,9 +5,9 @@ connection). Its own redirect handling, cookies, decompression and proxy variabl
 `regproxy.policy.redirects`, and bodies must hash to their digest.
 """
 
+import asyncio
 import contextlib
 import dataclasses
-import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -17,11 +17,15 @@ from pathlib import Path
 import aiohttp
 import yarl
 
-from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
+from regproxy.origin.circuits import Admission, Circuits
+from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamAway, UpstreamUnavailable
+from regproxy.origin.failures import unavailable
 from regproxy.origin.observer import Observer, trace_config
-from regproxy.origin.resolver import AddressForbiddenError, CheckedResolver, Lookup, system_lookup
+from regproxy.origin.patience import PROBE_LIMIT_S, connect_limit_s, connect_trace_config, patience, within
+from regproxy.origin.resolver import CheckedResolver, Lookup, system_lookup
 from regproxy.origin.trace import Attempt, Trace
-from regproxy.policy.freshness import ConnectionFailed, TimedOut
+from regproxy.policy.breaker import Need
+from regproxy.policy.freshness import ConnectionFailed, NotAsked
 from regproxy.policy.interception import HostPattern, find_pattern
 from regproxy.policy.mappings import UpstreamMapping, find_mapping
 from regproxy.policy.realms import Access
@@ -58,6 +62,8 @@ class UpstreamOptions:
     """Hosts whose certificates are not verified."""
     proxies: ProxyPlan = DIRECT
     lookup: Lookup = system_lookup
+    offline: bool = False
+    """True: nothing is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,8 @@ class Upstream:
         )
         self._unverified_tls: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
+        self.circuits = Circuits()
+        self._probes: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
         """Make the session; no connection is opened yet. Raises OSError (ssl.SSLError is one) for a bad CA bundle."""
@@ -128,11 +136,16 @@ class Upstream:
             response_class=_Response,
             read_bufsize=READ_BUFFER_BYTES,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-            trace_configs=[trace_config(self._observer)] if self._observer is not None else None,
+            trace_configs=[
+                connect_trace_config(),
+                *([trace_config(self._observer)] if self._observer is not None else []),
+            ],
         )
 
     async def close(self) -> None:
         """Close every connection."""
+        for probe in self._probes:
+            probe.cancel()
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -143,6 +156,7 @@ class Upstream:
 
         Raises `UpstreamUnavailable`; a refused redirect is one, for the registry gave no usable answer.
         """
+        self.refuse_early(request.url)
         attempt = (request.trace or Trace()).begin()
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(attempt.end)
@@ -154,7 +168,7 @@ class Upstream:
             try:
                 yield response
             except (aiohttp.ClientError, TimeoutError) as error:
-                raise _unavailable(url, error) from error
+                raise unavailable(url, error) from error
 
     async def _follow(
         self, stack: contextlib.AsyncExitStack, request: UpstreamRequest, attempt: Attempt
@@ -171,8 +185,35 @@ class Upstream:
             headers = headers_for_hop(headers, same_origin=same_origin(url, target))
             url, hops = target, hops + 1
 
+    def refuse_early(self, url: Url) -> None:
+        """Raise `UpstreamUnavailable` for what is not asked: before logging in, that is, and before a redirect."""
+        if self._options.offline:
+            raise UpstreamUnavailable(f"{url.origin} is not asked: OFFLINE is set", NotAsked(), passing=False)
+        self.circuits.refuse_early(url.origin, patience.get().need)
+
+    def admit_other(self, url: Url) -> Admission:
+        """Let a request out that another client than this one sends. Raises `UpstreamUnavailable`."""
+        self.refuse_early(url)
+        return self.circuits.admit_other(url.origin)
+
     async def ask(self, request: UpstreamRequest, body_limit_bytes: int) -> Answer:
         """Send a request and read its whole answer. Raises `UpstreamUnavailable`, `AnswerTooLarge`."""
+        try:
+            return await self._ask(request, body_limit_bytes)
+        except UpstreamAway as away:
+            if patience.get().need is Need.OPTIONAL and self.circuits.is_due(away.origin):
+                probe = asyncio.get_running_loop().create_task(self._probe(request))
+                self._probes.add(probe)
+                probe.add_done_callback(self._probes.discard)
+            raise
+
+    async def _probe(self, request: UpstreamRequest) -> None:
+        """Ask what a client had to be answered without, to see whether the host is back; nobody waits for it."""
+        with contextlib.suppress(UpstreamUnavailable, TimeoutError):
+            async with within(PROBE_LIMIT_S, Need.PROBE), self.send(dataclasses.replace(request, trace=None)):
+                pass
+
+    async def _ask(self, request: UpstreamRequest, body_limit_bytes: int) -> Answer:
         async with self.send(request) as response:
             body = await read_body(response, body_limit_bytes)
             if request.trace is not None:
@@ -193,12 +234,42 @@ class Upstream:
     ) -> aiohttp.ClientResponse:
         if self._session is None:
             raise UpstreamUnavailable("the upstream client is closed", ConnectionFailed())
+        admission = await self.circuits.admit(url.origin, patience.get().need)
+        hop = attempt.begin_hop(url)
+        try:
+            response = await self._admitted(stack, request, url, headers, admission)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            failure = unavailable(url, error)
+            if failure.passing:
+                admission.failed(str(failure))
+            raise failure from error
+        except asyncio.CancelledError:
+            answer_by_s = patience.get().answer_by_s
+            if answer_by_s is not None and asyncio.get_running_loop().time() >= answer_by_s:
+                admission.failed(f"{url.origin} did not answer in time")
+            raise
+        finally:
+            admission.left()
+        assert isinstance(response, _Response)
+        if response.peer is not None:
+            hop.address = joined_address(*response.peer)
+        return response
+
+    async def _admitted(
+        self,
+        stack: contextlib.AsyncExitStack,
+        request: UpstreamRequest,
+        url: Url,
+        headers: list[tuple[str, str]],
+        admission: Admission,
+    ) -> aiohttp.ClientResponse:
+        """Return one hop's answer. Raises what aiohttp raises, OSError and TimeoutError."""
+        assert self._session is not None
         proxy = self._proxy_for(url)
         login = None if proxy is None else proxy_authorization(proxy)
         to_proxy = {} if login is None else {"Proxy-Authorization": login}
-        hop = attempt.begin_hop(url)
-        try:
-            self._resolver.check_literal(url.host, url.port)
+        self._resolver.check_literal(url.host, url.port)
+        async with asyncio.timeout(connect_limit_s(admission.is_probe)) as limit:
             response = await stack.enter_async_context(
                 self._session.request(
                     request.method,
@@ -210,13 +281,10 @@ class Upstream:
                     ssl=self._tls_for(url),
                     proxy=None if proxy is None else str(proxy),
                     proxy_headers=to_proxy,
+                    trace_request_ctx=limit,
                 )
             )
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _unavailable(url, error) from error
-        assert isinstance(response, _Response)
-        if response.peer is not None:
-            hop.address = joined_address(*response.peer)
+        admission.answered(response.status)
         return response
 
     def _proxy_for(self, url: Url) -> ForwardProxy | None:
@@ -267,34 +335,3 @@ def _next(url: Url, location: str, hops: int, request: UpstreamRequest) -> Url:
         return next_hop(url, location, hops, registry_insecure=request.url.scheme == "http")
     except RedirectRefused as error:
         raise UpstreamUnavailable(str(error), ConnectionFailed(), passing=False) from error
-
-
-def _unavailable(url: Url, error: Exception) -> UpstreamUnavailable:
-    """Say in one sentence why there is no answer; the text has no query, for signatures are secrets."""
-    if isinstance(error, TimeoutError):
-        return UpstreamUnavailable(f"{url.origin} did not answer in time", TimedOut())
-    cause = error.__cause__ if isinstance(error.__cause__, AddressForbiddenError) else error
-    passing = False
-    match cause:
-        case AddressForbiddenError():
-            text = f"{cause}; list it in TRUSTED_HOSTS if that is meant"
-        case aiohttp.ClientConnectorCertificateError():
-            text = f"its certificate is not trusted ({cause.certificate_error}); add its CA with UPSTREAM_CA_FILE"
-        case aiohttp.InvalidURL():
-            text = "the URL is not valid"
-        case aiohttp.ClientHttpProxyError():
-            text, passing = f"the proxy answered {cause.status}", cause.status not in (403, 407)
-        case aiohttp.ClientProxyConnectionError():
-            text, passing = f"the proxy cannot be reached: {_words(cause.os_error)}", True
-        case aiohttp.ClientConnectorError():
-            text, passing = _words(cause.os_error), True
-        case _:
-            text, passing = type(cause).__name__, True
-    return UpstreamUnavailable(f"{url.origin} cannot be reached: {text}", ConnectionFailed(), passing=passing)
-
-
-def _words(error: OSError) -> str:
-    """Return the system's words: asyncio's name the address instead, OpenSSL's numbers are not the system's."""
-    if isinstance(error, ssl.SSLError) or error.errno is None or error.errno <= 0:
-        return error.strerror or str(error)
-    return os.strerror(error.errno)

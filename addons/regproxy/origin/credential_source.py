@@ -1,7 +1,7 @@
 """Where the operator's credentials come from, joined: settings, a Docker configuration, its helpers, AWS.
 
 The first that has one for a host and repository is used. Settings and file answer at once; a helper or AWS is asked
-when something is wanted from a host that neither of them knows.
+when something is wanted from a host that neither of them knows, and never offline.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -29,12 +29,19 @@ class CredentialSource:
     """Finds the operator's credential for what is asked."""
 
     def __init__(
-        self, settled: Iterable[Credential], file: CredentialFile | None, helpers: CredentialHelpers, ecr: EcrLogins
+        self,
+        settled: Iterable[Credential],
+        file: CredentialFile | None,
+        helpers: CredentialHelpers,
+        ecr: EcrLogins,
+        *,
+        offline: bool = False,
     ) -> None:
         self._settled = tuple(settled)
         self._file = file
         self._helpers = helpers
         self._ecr = ecr
+        self._offline = offline
 
     async def credential_for(self, host: str, port: int, repository: str | None = None) -> Credential | None:
         """Return the credential to use for a repository; None stands for what names none, such as `/v2/`."""
@@ -46,10 +53,10 @@ class CredentialSource:
         if found is None and self._file is not None:
             config = self._file.current()
             found = config.find(name, port, repository)
-            request = config.helper_for(name, port) if found is None else None
+            request = config.helper_for(name, port) if found is None and not self._offline else None
             if request is not None:
                 found = await self._of_helper(request, name, port)
-        if found is None:
+        if found is None and not self._offline:
             login = await self._ecr.login_for(name)
             found = None if login is None else Credential(name, port, login.username, login.password)
         return found

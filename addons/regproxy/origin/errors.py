@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from regproxy.policy.freshness import UpstreamFailure
+from regproxy.policy.freshness import ConnectionFailed, UpstreamFailure
 
 
 class UpstreamUnavailable(Exception):  # noqa: N818 - the state of the upstream, as the caller will report it
@@ -14,6 +14,17 @@ class UpstreamUnavailable(Exception):  # noqa: N818 - the state of the upstream,
         self.failure = failure
         self.passing = passing
         """Whether it may be gone in seconds; False for what an operator or the registry has to change."""
+
+
+class UpstreamAway(UpstreamUnavailable):
+    """The upstream was not asked, because it gives no answer; the message says since when, why, and what comes next."""
+
+    def __init__(self, reason: str, origin: str, known_s: float) -> None:
+        super().__init__(reason, ConnectionFailed())
+        self.origin = origin
+        """Scheme, host and port."""
+        self.known_s = known_s
+        """For how long that is known, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)

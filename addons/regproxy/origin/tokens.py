@@ -5,7 +5,6 @@ token server is not followed: the request may carry a password. What a server re
 at once, for Docker Hub locks accounts that fail repeatedly (spec upstreams 3.1).
 """
 
-import asyncio
 import contextlib
 import time
 from collections import OrderedDict
@@ -15,7 +14,8 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import quote, urlencode
 
 from regproxy.origin.client import Upstream, UpstreamRequest
-from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
+from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamAway, UpstreamUnavailable
+from regproxy.origin.patience import limit_s, patience, within
 from regproxy.origin.resolver import for_inside
 from regproxy.origin.single_flight import SingleFlight
 from regproxy.origin.token_answers import parse_token_answer
@@ -152,7 +152,7 @@ class Tokens:
             # A new one each time: a traceback would grow on one that is raised again and again.
             raise _copied(rest.error) from rest.error.__cause__
         try:
-            async with asyncio.timeout(TOKEN_LIMIT_S):
+            async with within(limit_s(TOKEN_LIMIT_S), patience.get().need):
                 # A registry of our own network has its token server there, too.
                 is_other = key.realm.host != key.registry.host
                 for_inside.set(is_other and await self._upstream.is_inside(key.registry))
@@ -162,11 +162,13 @@ class Tokens:
             wrong_password = key.credential is not None and error.status == 401
             self._rest(key, error, CREDENTIAL_REST_S if wrong_password else REFUSAL_REST_S)
             raise
+        except UpstreamAway:
+            raise  # it was not asked: there is nothing to rest from
         except UpstreamUnavailable as error:
             self._rest(key, error, FAILURE_REST_S)
             raise
         except TimeoutError:
-            late = UpstreamUnavailable(f"{key.realm.origin} gave no token in {TOKEN_LIMIT_S:g} s", TimedOut())
+            late = UpstreamUnavailable(f"{key.realm.origin} gave no token in time", TimedOut())
             self._rest(key, late, FAILURE_REST_S)
             raise late from None
         self._rests.pop(key, None)

@@ -28,7 +28,12 @@ class Status:
     """HTTP status."""
 
 
-type UpstreamFailure = ConnectionFailed | TimedOut | Status
+@dataclass(frozen=True, slots=True)
+class NotAsked:
+    """Upstream is not asked: the operator has set OFFLINE."""
+
+
+type UpstreamFailure = ConnectionFailed | TimedOut | Status | NotAsked
 
 
 def is_fresh(checked_at_s: float, lifetime_s: float, now_s: float) -> bool:
@@ -44,7 +49,7 @@ def stale_allowed(failure: UpstreamFailure) -> bool:
     live on here.
     """
     match failure:
-        case ConnectionFailed() | TimedOut():
+        case ConnectionFailed() | TimedOut() | NotAsked():
             return True
         case Status(code=408 | 429):
             return True

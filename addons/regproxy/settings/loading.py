@@ -88,6 +88,7 @@ class _Reader:
             download_part_bytes=self._value("DOWNLOAD_PART_SIZE", grammar.parse_size_bytes),
             enable_manifest_cache=self._flag("ENABLE_MANIFEST_CACHE"),
             tiers=self._tiers(),
+            offline=self._flag("OFFLINE"),
             allow_push=self._flag("ALLOW_PUSH"),
             allow_push_with_own_auth=self._flag("ALLOW_PUSH_WITH_OWN_AUTH"),
             proxy_logins=self._proxy_logins(),

@@ -84,6 +84,8 @@ class Settings:
     enable_manifest_cache: bool
     tiers: tuple[Tier, ...]
     """Tag tiers in the order in which they are tried; the last one, `default`, takes every tag."""
+    offline: bool
+    """True: no upstream is asked for anything; tunnels to hosts that are not intercepted stay."""
     allow_push: bool
     allow_push_with_own_auth: bool
     """True: pushes of clients that send an Authorization pass through."""

@@ -184,6 +184,11 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
     ),
     Setting(variable="MANIFEST_CACHE_DEFAULT_TIME", default="1h", meaning="How long all other tags are fresh"),
     Setting(
+        variable="OFFLINE",
+        default="false",
+        meaning="`true`: registries and token servers are never asked; what is stored is served whatever its age",
+    ),
+    Setting(
         variable="ALLOW_PUSH", default="false", meaning="`true`: pushes pass through; else writing methods get 405"
     ),
     Setting(

@@ -24,6 +24,7 @@ from regproxy.oci.ranges import (
 )
 from regproxy.origin.blobs import Connections, fill
 from regproxy.origin.errors import UpstreamRefused, UpstreamUnavailable
+from regproxy.policy.freshness import NotAsked
 from regproxy.stack.answers import answer, content_fields, oci_error, relay
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
@@ -132,7 +133,8 @@ class BlobCache:
                 flow.response = relay(error.answer, head=False)
             except UpstreamUnavailable as error:
                 exchange.error = str(error)
-                flow.response = oci_error(502, ErrorCode.UNAVAILABLE, str(error))
+                status = 504 if isinstance(error.failure, NotAsked) else 502
+                flow.response = oci_error(status, ErrorCode.UNAVAILABLE, str(error))
             else:
                 if is_far_ahead(flow.request.headers.get("range"), size_bytes, ingest.contiguous_bytes):
                     exchange.cache_status = CacheStatus.BYPASS

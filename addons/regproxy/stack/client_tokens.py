@@ -10,6 +10,7 @@ import time
 from mitmproxy import http
 
 from regproxy.oci.endpoint import Other
+from regproxy.oci.names import Registry
 from regproxy.origin.token_answers import parse_token_answer
 from regproxy.origin.tokens import TOKEN_ANSWER_LIMIT_BYTES
 from regproxy.policy.identities import Identity, login_of_form
@@ -47,7 +48,7 @@ class ClientTokens:
         if flow.response.status_code == 200 and isinstance(flow.response.stream, PassedBytes):
             owner = await self._owner(flow, exchange.client)
             if owner is not None:
-                flow.response.stream = _TokenWatch(self._core, owner)
+                flow.response.stream = _TokenWatch(self._core, exchange.registry, owner)
 
     async def _owner(self, flow: http.HTTPFlow, client: Identity) -> Identity | None:
         """Return who asked: by the Authorization, or by the form if there is one; None when it cannot be read."""
@@ -79,9 +80,10 @@ class Copied(PassedBytes):
 
 
 class _TokenWatch(Copied):
-    def __init__(self, core: Core, owner: Identity) -> None:
+    def __init__(self, core: Core, server: Registry, owner: Identity) -> None:
         super().__init__(TOKEN_ANSWER_LIMIT_BYTES)
         self._core = core
+        self._server = server
         self._owner = owner
 
     def __call__(self, data: bytes) -> bytes:
@@ -91,4 +93,5 @@ class _TokenWatch(Copied):
             with contextlib.suppress(ValueError):
                 issued = parse_token_answer(bytes(self.body), time.time())
                 self._core.identities.given(issued.token, self._owner)
+                self._core.accepted_logins.accepted(self._server, self._owner)
         return passed

@@ -9,6 +9,7 @@ from regproxy.origin.credential_source import CredentialSource
 from regproxy.origin.resolver import Lookup, system_lookup
 from regproxy.policy.identities import IdentityKey
 from regproxy.settings import Settings
+from regproxy.stack.accepted_logins import AcceptedLogins
 from regproxy.stack.client_identities import ClientIdentities
 from regproxy.stack.credentials import credential_source, intercepting
 from regproxy.store.content import Store
@@ -31,6 +32,8 @@ class Core:
         self._authority: Authority | None = None
         self._identities: ClientIdentities | None = None
         self._store_failed = False
+        self.accepted_logins = AcceptedLogins()
+        """Which logins of clients were right."""
         self.own_ports: set[int] = set()
         """The proxy's port and those of its web interface: what nobody may reach through the proxy."""
         self.lookup: Lookup = system_lookup

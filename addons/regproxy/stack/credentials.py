@@ -17,7 +17,9 @@ from regproxy.settings import Settings
 def credential_source(settings: Settings) -> CredentialSource:
     """Return the sources that the settings name. Helpers see the clouds' variables of this process."""
     file = None if settings.auth_config_file is None else CredentialFile(settings.auth_config_file)
-    return CredentialSource(settings.credentials, file, CredentialHelpers(os.environ), EcrLogins())
+    return CredentialSource(
+        settings.credentials, file, CredentialHelpers(os.environ), EcrLogins(), offline=settings.offline
+    )
 
 
 def intercepting(settings: Settings, places: Iterable[Place]) -> Settings:

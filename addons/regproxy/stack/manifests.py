@@ -6,15 +6,17 @@ the tag has moved; when the registry fails to answer, the last good answer is se
 and 404 are answers, not failures (`policy.freshness`).
 """
 
-import asyncio
 import time
+from contextlib import nullcontext
 
 from regproxy.oci.descriptor import Descriptor
 from regproxy.oci.digest import Digest
 from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.errors import AnswerTooLarge, UpstreamUnavailable
+from regproxy.origin.patience import within
 from regproxy.origin.single_flight import SingleFlight
-from regproxy.policy.freshness import Status, TimedOut, is_fresh, stale_allowed
+from regproxy.policy.breaker import Need
+from regproxy.policy.freshness import NotAsked, Status, TimedOut, is_fresh, stale_allowed
 from regproxy.stack.answers import content_fields, passed_on
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus
@@ -40,7 +42,9 @@ ones.
 """
 
 REVALIDATION_LIMIT_S = 5.0
-"""How long a client that could be served a stale answer waits for a fresh one."""
+"""How long a client that could be served a stale answer waits for a fresh one; a connection has to come about in
+`patience.CONNECT_BUDGET_S` of them.
+"""
 
 
 class ManifestSource:
@@ -82,7 +86,7 @@ class ManifestSource:
     async def _ask(self, pull: Pull, record: TagRecord | None) -> Served:
         fallback = None if record is None else await self._last_good(pull, record)
         try:
-            async with asyncio.timeout(REVALIDATION_LIMIT_S if fallback is not None else None):
+            async with within(REVALIDATION_LIMIT_S, Need.OPTIONAL) if fallback is not None else nullcontext():
                 served = await self._from_registry(pull, record)
         except UpstreamUnavailable as error:
             reason, failure = str(error), error.failure
@@ -98,7 +102,7 @@ class ManifestSource:
             return Served(
                 fallback.status, fallback.fields, fallback.body, fallback.length_bytes, CacheStatus.STALE, reason
             )
-        raise Unobtainable(reason, 504 if isinstance(failure, TimedOut) else 502)
+        raise Unobtainable(reason, 504 if isinstance(failure, TimedOut | NotAsked) else 502)
 
     async def _from_registry(self, pull: Pull, record: TagRecord | None) -> Served:
         """Revalidate a stale record by HEAD, or fetch."""

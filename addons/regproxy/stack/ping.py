@@ -1,7 +1,9 @@
 """`GET /v2/`: the first request of every pull, answered here when the registry cannot (contract rule A3).
 
-Without it a warm cache is useless in an outage: clients ask `/v2/` first and give up. A ping that carries the
-client's own credentials is never answered here: `docker login` checks a password with it.
+Without it a warm cache is useless in an outage: clients ask `/v2/` first and give up. A client without credentials gets
+what the registry answered last, for `docker login` would take a 200 in the place of a challenge for a success; 200 if
+nothing is known, or if the challenge names a token server that is not intercepted, whose answers nobody here can give.
+A token is no password and gets 200; a password only if the registry or its token server took it a while ago.
 
 Docker and skopeo send their login only if this answer is a 401 with a challenge, and then need a token of their own for
 every pull. So the registry's challenge is passed on wherever a client without a login can live with it: the operator
@@ -12,9 +14,9 @@ the answer is the registry's 200 to the operator's login, and clients with a log
 With ALLOW_PUSH a push needs the client's own login: the challenge is always passed on.
 """
 
-import asyncio
 import time
 from collections import OrderedDict
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from mitmproxy import http
@@ -23,13 +25,19 @@ from regproxy.oci.endpoint import Ping
 from regproxy.oci.errors import ErrorCode
 from regproxy.oci.names import Registry
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
+from regproxy.origin.patience import within
+from regproxy.policy.breaker import Need
 from regproxy.policy.credentials import Credential
 from regproxy.policy.freshness import Status, stale_allowed
+from regproxy.policy.identities import token_of_header
+from regproxy.policy.interception import is_intercepted
 from regproxy.stack.answers import answer, oci_error, relay
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
 from regproxy.stack.manifests import REVALIDATION_LIMIT_S
 from regproxy.stack.upstream_requests import ping_request, url
+
+_WELCOME = answer(200, {"Content-Type": "application/json", "Docker-Distribution-Api-Version": "registry/2.0"}, b"{}")
 
 BODY_LIMIT_BYTES = 64 * 1024
 
@@ -72,7 +80,7 @@ class RegistryPing:
         return known.answer
 
     def _remember(self, registry: Registry, upstream: Answer, opener: Credential | None) -> None:
-        lifetime_s = KNOWN_S if opener is None else OPENED_S
+        lifetime_s = 0.0 if not _is_lasting(upstream) else KNOWN_S if opener is None else OPENED_S
         self._known[registry] = _Known(upstream, time.monotonic() + lifetime_s, opener)
         self._known.move_to_end(registry)
         if len(self._known) > KNOWN_REGISTRIES:
@@ -86,29 +94,61 @@ class RegistryPing:
         await self._ask(flow, exchange)
         if flow.response is None:
             exchange.cache_status = CacheStatus.STALE
-            flow.response = answer(
-                200, {"Content-Type": "application/json", "Docker-Distribution-Api-Version": "registry/2.0"}, b"{}"
-            )
+            last = None if exchange.client_has_credentials else self._last(exchange)
+            flow.response = _WELCOME.copy() if last is None else relay(last, head=flow.request.method == "HEAD")
 
     async def _ask(self, flow: http.HTTPFlow, exchange: Exchange) -> None:
         """Set the registry's answer, or say in the exchange why there is none."""
         has_credentials = exchange.client_has_credentials
+        may_stand_in = not has_credentials or self._is_accepted(exchange)
         try:
-            async with asyncio.timeout(None if has_credentials else REVALIDATION_LIMIT_S):
+            async with within(REVALIDATION_LIMIT_S, Need.OPTIONAL) if may_stand_in else nullcontext():
                 upstream, opener = await self._registrys_answer(flow, exchange)
         except TimeoutError:
             exchange.error = f"{exchange.registry} did not answer in {REVALIDATION_LIMIT_S:g} s"
         except (UpstreamUnavailable, AnswerTooLarge) as error:
             exchange.error = str(error)
-            if has_credentials:
+            if not may_stand_in:
                 flow.response = oci_error(503, ErrorCode.UNAVAILABLE, f"{error}: the credentials cannot be checked now")
         else:
-            if not has_credentials and flow.request.method == "GET" and _is_lasting(upstream):
+            if has_credentials:
+                self._learn(exchange, upstream)
+            elif flow.request.method == "GET" and upstream.status in (200, 401):
                 self._remember(exchange.registry, upstream, opener)
-            if has_credentials or not stale_allowed(Status(upstream.status)):
+            if not may_stand_in or not stale_allowed(Status(upstream.status)):
                 flow.response = relay(upstream, head=flow.request.method == "HEAD")
             else:
                 exchange.error = f"{exchange.registry} answered {upstream.status}"
+
+    def _is_accepted(self, exchange: Exchange) -> bool:
+        """Whether credentials of a client's own are known to be good, as far as an outage allows."""
+        if token_of_header(exchange.authorization or "") is not None:
+            return True
+        hosts, realm = [exchange.registry], self._core.upstream.logins.realm_of(url(exchange, "/v2/"))
+        if realm is not None:
+            hosts.append(Registry(realm.url.host, realm.url.port))
+        return any(self._core.accepted_logins.is_accepted(host, exchange.client) for host in hosts)
+
+    def _learn(self, exchange: Exchange, upstream: Answer) -> None:
+        """Remember whether the registry took a client's password."""
+        if upstream.status == 200:
+            self._core.accepted_logins.accepted(exchange.registry, exchange.client)
+        elif upstream.status == 401:
+            self._core.accepted_logins.refused(exchange.registry, exchange.client)
+
+    def _last(self, exchange: Exchange) -> Answer | None:
+        """Return what the registry answered last, however long ago, if a client can go on from it in an outage."""
+        known = self._known.get(exchange.registry)
+        if known is None or known.answer.status == 200:
+            return None
+        realm = self._core.upstream.logins.realm_of(url(exchange, "/v2/"))
+        challenge = known.answer.headers.get("WWW-Authenticate", "").lower()
+        if not challenge.startswith("bearer"):
+            return known.answer
+        is_answerable = realm is not None and is_intercepted(
+            realm.url.host, realm.url.port, self._core.settings.registries
+        )
+        return known.answer if is_answerable else None
 
     async def _registrys_answer(self, flow: http.HTTPFlow, exchange: Exchange) -> tuple[Answer, Credential | None]:
         """Return what the registry says to the client, or to the operator's login if that one opens it."""

@@ -178,6 +178,8 @@ async def _listen_and_check(core: Core) -> None:
     """Open the port, and then say of each credential whether it works."""
     await _listen()
     settings = core.settings
+    if settings.offline:
+        return
     await report_credentials(core.credentials, core.upstream, settings.registries + settings.trusted_hosts)
 
 

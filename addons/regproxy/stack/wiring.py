@@ -80,6 +80,7 @@ def upstream_options(settings: Settings) -> UpstreamOptions:
         read_timeout_s=settings.proxy_read_timeout_s,
         unverified=settings.verify_ssl_except,
         proxies=settings.upstream_proxies,
+        offline=settings.offline,
     )
 
 
@@ -111,4 +112,5 @@ def summary(settings: Settings) -> str:
         f"caches up to {settings.cache_max_size_bytes} bytes in {settings.cache_directory}; "
         f"tags {'by tier' if settings.enable_manifest_cache else 'revalidated at every pull'}, "
         f"pushes {'allowed' if settings.allow_push else 'refused'}"
+        f"{'; OFFLINE is set: no registry is asked' if settings.offline else ''}"
     )

@@ -77,6 +77,7 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("MANIFEST_CACHE_SECONDARY_REGEX", tier("secondary"), 60 * 86400, "", None),
     ("MANIFEST_CACHE_SECONDARY_TIME", tier("secondary"), 60 * 86400, "0s", 0),
     ("MANIFEST_CACHE_DEFAULT_TIME", tier("default"), 3600, "0", 0),
+    ("OFFLINE", lambda s: s.offline, False, "true", True),
     ("ALLOW_PUSH", lambda s: s.allow_push, False, "true", True),
     ("ALLOW_PUSH_WITH_OWN_AUTH", lambda s: s.allow_push_with_own_auth, False, "true", True),
     ("PROXY_AUTH", lambda s: [each.username for each in s.proxy_logins], [], "a:p:q b:$2y$05$x", ["a", "b"]),
