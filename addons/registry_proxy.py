@@ -21,7 +21,7 @@ What happens to one pull, from `CONNECT` to the last byte:
     bytes.
 9. What nobody answered goes to the registry through mitmproxy and streams back, unless it is known to be down
     (`passed_on`); `passed_reads` gives it a token if the registry wants one, `upstream_route` chooses its way.
-10. `access_log` writes one line.
+10. `access_log` writes one line, and `metrics` counts it.
 
 A connection begins at the `front_door` (`warm_connection`), which does all this by itself as long as what is asked for
 is at hand (`warm_reads`). With the first request that is not, the connection goes over to mitmproxy and its hooks.
@@ -41,6 +41,8 @@ from regproxy.stack.client_tokens import ClientTokens
 from regproxy.stack.core import Core
 from regproxy.stack.interception import Interception
 from regproxy.stack.manifest_cache import ManifestCache
+from regproxy.stack.metrics import Metrics
+from regproxy.stack.metrics_page import MetricsPage
 from regproxy.stack.passed_on import PassedOn
 from regproxy.stack.passed_reads import PassedReads
 from regproxy.stack.ping import RegistryPing
@@ -59,15 +61,19 @@ _interception = Interception(_core, _login)
 _manifests = ManifestCache(_core)
 _blobs = BlobCache(_core)
 _ping = RegistryPing(_core)
+_metrics = Metrics(_core, _certificates)
+_log = AccessLog(_core, [_metrics.count])
+_warm = WarmReads(_core, _interception, _ping, _manifests, _blobs, _log)
 _front_door = FrontDoor()
 
 addons = [
-    Startup(_core, _certificates, _sender, _front_door, WarmReads(_core, _interception, _ping, _manifests, _blobs)),
+    Startup(_core, _certificates, _sender, _front_door, _warm, _metrics),
     _front_door,
     _certificates,
     _sender,
     _login,
     _interception,
+    MetricsPage(_metrics),
     SetupResponder(_core),
     PushBypass(_core),
     AuthInjector(_core),
@@ -79,5 +85,5 @@ addons = [
     PassedOn(_core),
     PassedReads(_core),
     UpstreamRoute(_core, _interception),
-    AccessLog(_core),
+    _log,
 ]

@@ -20,12 +20,13 @@ import yarl
 from regproxy.origin.circuits import Admission, Circuits
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamAway, UpstreamUnavailable
 from regproxy.origin.failures import unavailable
+from regproxy.origin.meter import Meter, kind_of
 from regproxy.origin.observer import Observer, trace_config
 from regproxy.origin.patience import PROBE_LIMIT_S, connect_limit_s, connect_trace_config, patience, within
 from regproxy.origin.resolver import CheckedResolver, Lookup, system_lookup
 from regproxy.origin.trace import Attempt, Trace
 from regproxy.policy.breaker import Need
-from regproxy.policy.freshness import ConnectionFailed, NotAsked
+from regproxy.policy.freshness import ConnectionFailed, NotAsked, Status, stale_allowed
 from regproxy.policy.interception import HostPattern, find_pattern
 from regproxy.policy.mappings import UpstreamMapping, find_mapping
 from regproxy.policy.realms import Access
@@ -115,6 +116,7 @@ class Upstream:
         self._unverified_tls: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
         self.circuits = Circuits()
+        self.meter = Meter()
         self._probes: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
@@ -216,9 +218,14 @@ class Upstream:
     async def _ask(self, request: UpstreamRequest, body_limit_bytes: int) -> Answer:
         async with self.send(request) as response:
             body = await read_body(response, body_limit_bytes)
-            if request.trace is not None:
-                request.trace.received_bytes += len(body)
+            self.received(request, len(body))
             return Answer(response.status, response.headers, body, str(response.url.origin()))
+
+    def received(self, request: UpstreamRequest, count_bytes: int) -> None:
+        """Count bytes of a body that a request brought."""
+        self.meter.received(request.url.authority, count_bytes)
+        if request.trace is not None:
+            request.trace.received_bytes += count_bytes
 
     async def is_inside(self, url: Url) -> bool:
         """Whether a host is in our own network, by its addresses."""
@@ -240,6 +247,7 @@ class Upstream:
             response = await self._admitted(stack, request, url, headers, admission)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failure = unavailable(url, error)
+            self.meter.failed(request.url.authority, kind_of(failure.failure))
             if failure.passing:
                 admission.failed(str(failure))
             raise failure from error
@@ -285,6 +293,8 @@ class Upstream:
                 )
             )
         admission.answered(response.status)
+        if stale_allowed(Status(response.status)):
+            self.meter.failed(request.url.authority, str(response.status))
         return response
 
     def _proxy_for(self, url: Url) -> ForwardProxy | None:

@@ -2,6 +2,9 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import assert_never
+
+from regproxy.policy.freshness import ConnectionFailed, NotAsked, Status, TimedOut, UpstreamFailure
 
 MOST_REGISTRIES = 200
 """Wildcards could otherwise let clients fill the memory with names; the rest is counted as `OTHER`."""
@@ -27,3 +30,18 @@ class Meter:
         """Count a request that got no usable answer."""
         key = registry, kind
         self.failures[key if key in self.failures or len(self.failures) < MOST_REGISTRIES else (OTHER, kind)] += 1
+
+
+def kind_of(failure: UpstreamFailure) -> str:
+    """Return the one word, or the status, under which a failure is counted."""
+    match failure:
+        case ConnectionFailed():
+            return "connection"
+        case TimedOut():
+            return "timeout"
+        case NotAsked():
+            return "not_asked"
+        case Status(code):
+            return str(code)
+        case _:
+            assert_never(failure)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import aiohttp
@@ -11,7 +12,6 @@ from regproxy.oci.ranges import parse_content_range
 from regproxy.origin.client import Upstream, UpstreamRequest, read_body
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamRefused, UpstreamUnavailable
 from regproxy.origin.sink import Sink
-from regproxy.origin.trace import Trace
 from regproxy.policy.freshness import Status, stale_allowed
 
 REFUSAL_LIMIT_BYTES = 64 * 1024
@@ -79,7 +79,7 @@ async def fetch_part(  # noqa: PLR0913 - three say what, three how
         if on_size is not None and sink.size_bytes is not None:
             honours_ranges = response.status == 206 or response.headers.get("Accept-Ranges", "bytes") != "none"
             on_size(max(position, part.start), sink.size_bytes, honours_ranges=honours_ranges)
-        await _copy(sink, response, position, part.end, stop, request.trace)
+        await _copy(sink, response, position, part.end, stop, partial(upstream.received, request))
 
 
 async def _accept(sink: Sink, response: aiohttp.ClientResponse, part: Part) -> int:
@@ -124,7 +124,7 @@ async def _copy(  # noqa: PLR0913, PLR0917 - from where, to where, and who wants
     position: int,
     end: int | None,
     stop: Callable[[int], bool],
-    trace: Trace | None,
+    received: Callable[[int], None],
 ) -> None:
     """Write the body as it arrives; aiohttp goes on reading the network while a write is under way.
 
@@ -136,8 +136,7 @@ async def _copy(  # noqa: PLR0913, PLR0917 - from where, to where, and who wants
         async for chunk in response.content.iter_any():
             if stop(position):
                 return
-            if trace is not None:
-                trace.received_bytes += len(chunk)
+            received(len(chunk))
             await sink.write_at(position, [chunk])
             position += len(chunk)
     except (aiohttp.ClientError, TimeoutError) as error:

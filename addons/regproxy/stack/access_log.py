@@ -59,6 +59,7 @@ class AccessLog:
         """Tell the client what the cache did; like nginx's `add_header`, nothing where there is nothing to tell."""
         exchange = exchange_of(flow)
         if exchange is not None and flow.response is not None:
+            exchange.answered_at_s = time.time()
             flow.response.headers.update(cache_fields(exchange, self._compat))
 
     def response(self, flow: http.HTTPFlow) -> None:
@@ -74,7 +75,7 @@ class AccessLog:
         """Log a request that got no answer."""
         self._log(flow, passed_bytes(flow.response), flow.error.msg if flow.error else None)
 
-    def write(self, entry: Entry) -> None:
+    def write(self, entry: "Entry") -> None:
         """Print the line of a request, and tell who listens."""
         try:
             sys.stdout.write(f"{log_line(entry, time.time())}\n")
@@ -124,8 +125,6 @@ def cache_fields(exchange: Exchange, compat: Compat) -> dict[str, str]:
     prefix = FIELD_PREFIXES[compat]
     fields = {f"{prefix}-Cache-Upstream-Status": exchange.cache_status, f"{prefix}-Cache-Type": exchange.request_class}
     return {name: value for name, value in fields.items() if value}
-
-
 
 
 def log_line(entry: Entry, now_s: float) -> str:

@@ -55,6 +55,8 @@ class Exchange:
     cache_status: CacheStatus = CacheStatus.NONE
     trace: Trace | None = field(default=None, repr=False)
     """What was asked of the registry for this request, by our own client; None when nothing was."""
+    answered_at_s: float | None = None
+    """When the answer's head went out, Unix time."""
     error: str | None = None
     """Why the answer is not the one hoped for, in words."""
 

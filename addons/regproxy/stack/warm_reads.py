@@ -4,6 +4,7 @@ The same decisions as on the way of the hooks, by the same parts, in the same or
 left to that way: it answers, refuses or asks.
 """
 
+import time
 from collections.abc import Mapping
 
 from regproxy.engine.bodies import FileBody, Sent
@@ -66,6 +67,7 @@ class WarmReads:
         wanted = request_class(endpoint, settings.tiers, caching_enabled=settings.enable_manifest_cache)
         registry, plain_http = known
         exchange = Exchange(registry, "http" if plain_http else "https", endpoint, wanted, cache_status=CacheStatus.HIT)
+        exchange.answered_at_s = time.time()
         try:
             return self._at_hand(exchange, asked.head)
         except StoreError:
