@@ -8,19 +8,22 @@ What happens to one pull, from `CONNECT` to the last byte:
     connection.
 2. Each request is classified once (`interception`, by `oci.endpoint`): which registry, which repository, which tag or
     digest.
-3. A request to the proxy's own address is answered by `setup_responder`.
+3. A request to the proxy's own address is answered by `setup_responder`; unless it is one of the registry API, from a
+    client that knows the proxy as its mirror. `mirror_door` finds out which registry it means. From there on it is as
+    any other.
 4. A write is refused or streamed through by `push_bypass`.
-5. `auth_injector` adds the operator's credentials when the client brings none. Our own requests to registries log in by
-    themselves, with tokens where those are wanted (`origin.logins`). Who the client is, by its own login or the login
-    that its token was given to, is known from `client_tokens`.
+5. `auth_injector` chooses between the client's own credentials and the operator's (`policy.precedence`). Our own
+    requests to registries log in by themselves, with tokens where those are wanted (`origin.logins`). Who the client
+    is, by its own login or the login that its token was given to, is known from `client_tokens`. `stale_logins` lets
+    clients go on whose login is refused, where the operator's counts.
 6. `/v2/`, the first request of every pull, is answered by `ping`, also when the registry is down; the request for a
     token that may follow by `token_requests`, also when the token server is down.
 7. A manifest is answered by `manifest_cache`: by digest for good, by tag for its tier's time, revalidated by HEAD,
     stale in an outage.
 8. A blob is answered by `blob_cache`: from its file, or from the download that is filling it. `sender` moves the
     bytes.
-9. What nobody answered goes to the registry through mitmproxy and streams back, unless it is known to be down
-    (`passed_on`); `passed_reads` gives it a token if the registry wants one, `upstream_route` chooses its way.
+9. Lists and other small reads are asked for by `passed_reads`. What nobody answered goes to the registry through
+    mitmproxy and streams back, unless the registry is known to be down (`passed_on`); `upstream_route` chooses its way.
 10. `access_log` writes one line, and `metrics` counts it.
 
 A connection begins at the `front_door` (`warm_connection`), which does all this by itself as long as what is asked for
@@ -43,11 +46,13 @@ from regproxy.stack.interception import Interception
 from regproxy.stack.manifest_cache import ManifestCache
 from regproxy.stack.metrics import Metrics
 from regproxy.stack.metrics_page import MetricsPage
+from regproxy.stack.mirror_door import MirrorAnswers, MirrorDoor
 from regproxy.stack.passed_on import PassedOn
 from regproxy.stack.passed_reads import PassedReads
 from regproxy.stack.ping import RegistryPing
 from regproxy.stack.push_bypass import PushBypass
 from regproxy.stack.setup_responder import SetupResponder
+from regproxy.stack.stale_logins import StaleLogins
 from regproxy.stack.startup import Startup
 from regproxy.stack.token_requests import TokenRequests
 from regproxy.stack.upstream_route import UpstreamRoute
@@ -58,26 +63,29 @@ _certificates = Certificates()
 _sender = BodySender()
 _login = ClientLogin(_core)
 _interception = Interception(_core, _login)
+_mirror_door = MirrorDoor(_core, _login)
 _manifests = ManifestCache(_core)
 _blobs = BlobCache(_core)
 _ping = RegistryPing(_core)
 _metrics = Metrics(_core, _certificates)
 _log = AccessLog(_core, [_metrics.count])
-_warm = WarmReads(_core, _interception, _ping, _manifests, _blobs, _log)
+_warm_reads = WarmReads(_core, _interception, _ping, _manifests, _blobs, log=_log, mirror_door=_mirror_door)
 _front_door = FrontDoor()
 
 addons = [
-    Startup(_core, _certificates, _sender, _front_door, _warm, _metrics),
+    Startup(_core, _certificates, _sender, _front_door, _warm_reads, _metrics),
     _front_door,
     _certificates,
     _sender,
     _login,
     _interception,
+    _mirror_door,
     MetricsPage(_metrics),
     SetupResponder(_core),
     PushBypass(_core),
     AuthInjector(_core),
     ClientTokens(_core),
+    StaleLogins(_core),
     _ping,
     TokenRequests(_core),
     _manifests,
@@ -85,5 +93,6 @@ addons = [
     PassedOn(_core),
     PassedReads(_core),
     UpstreamRoute(_core, _interception),
+    MirrorAnswers(),
     _log,
 ]

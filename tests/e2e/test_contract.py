@@ -38,6 +38,7 @@ KEYS = [
     "image",
     "error",
     "duration_s",
+    "credential",
 ]
 
 
@@ -133,8 +134,8 @@ def test_a_redirected_blob_is_logged_with_both_hops(lab: Lab, proxy: Proxy, buil
 
 def test_what_passes_through_is_logged_with_its_upstream_and_bytes(lab: Lab, proxy: Proxy, origin: Origin) -> None:
     """Also a body of unknown length."""
-    origin.serve("/v2/a/tags/list", Reply(b'{"tags":[]}', chunked=True))
-    proxy.client().get(f"https://{REGISTRY}/v2/a/tags/list")
+    origin.serve("/v2/_catalog", Reply(b'{"tags":[]}', chunked=True))
+    proxy.client().get(f"https://{REGISTRY}/v2/_catalog")
 
     (line,) = lines(proxy, 1)
     assert line["upstream"] == str(lab.addresses[REGISTRY])

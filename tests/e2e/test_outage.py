@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -82,7 +83,10 @@ class TestStopped:
         stale_get = log_lines(proxy, path)[1]
         assert stale_get["upstream_cache_status"] == "STALE"
         assert lab.other.name in stale_get["error"]
-        again = client.get(url, {"Accept": MANIFEST})
+        deadline_s = time.monotonic() + 60
+        while (again := client.get(url, {"Accept": MANIFEST})).header(CACHE_STATUS) == "STALE":
+            assert time.monotonic() < deadline_s, "the registry is back, and nobody finds it"
+            time.sleep(0.1)
         assert (again.headers["Warning"], again.header(CACHE_STATUS)) == (None, "REVALIDATED")
         assert log_lines(proxy, path)[-1]["error"] == ""
 
@@ -139,7 +143,8 @@ def test_a_registry_that_never_answers_is_waited_for_only_briefly(
 @pytest.fixture(scope="module")
 def client(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """Yield a client of one proxy for all statuses; each test pulls its own good answer first."""
-    with lab.proxy(tmp_path_factory.mktemp("statuses")) as proxy:
+    lab.auth.start()  # a challenge is passed on only if its token server gives no better answer
+    with lab.proxy(tmp_path_factory.mktemp("statuses"), {"NOT_FOUND_TIME": "0"}) as proxy:
         yield proxy.client()
 
 
@@ -148,11 +153,11 @@ class TestStatuses:
     PATH = "/v2/some/image/manifests/latest"
     GOOD = Reply(b'{"schemaVersion": 2}', headers={"Content-Type": MANIFEST})
 
-    @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+    @pytest.mark.parametrize("status", [408, 500, 502, 503, 504])
     def test_a_failure_of_the_registry_is_answered_with_the_last_good_manifest(
         self, client: Client, origin: Origin, status: int
     ) -> None:
-        """Overload, quota and breakdown are stale answers that say so, for GET and for HEAD."""
+        """Overload and breakdown are stale answers that say so, for GET and for HEAD."""
         origin.serve(self.PATH, self.GOOD)
         client.get(self.URL, {"Accept": MANIFEST})
         origin.serve(self.PATH, Reply(b"no", status, {"Retry-After": "30"}))
@@ -177,13 +182,12 @@ class TestStatuses:
             assert answer.header("WWW-Authenticate") == fields["WWW-Authenticate"]
             assert answer.headers["Warning"] is None
 
-    @pytest.mark.parametrize("status", [429, 503])
-    def test_a_failure_between_head_and_get_is_a_failure(self, client: Client, origin: Origin, status: int) -> None:
+    def test_a_failure_between_head_and_get_is_a_failure(self, client: Client, origin: Origin) -> None:
         """The tag has moved but its content is refused for now: the old one is served, then the new one."""
-        moved = Reply(b'{"schemaVersion": 2, "moved": %d}' % status, headers={"Content-Type": MANIFEST})
+        moved = Reply(b'{"schemaVersion": 2, "moved": true}', headers={"Content-Type": MANIFEST})
         origin.serve(self.PATH, self.GOOD)
         client.get(self.URL, {"Accept": MANIFEST})
-        origin.serve(self.PATH, moved, Reply(b"no", status), moved)
+        origin.serve(self.PATH, moved, Reply(b"no", 503), moved)
         stale, good = client.get(self.URL, {"Accept": MANIFEST}), client.get(self.URL, {"Accept": MANIFEST})
         assert (stale.body, stale.header(CACHE_STATUS)) == (self.GOOD.body, "STALE")
         assert good.body == moved.body
@@ -210,6 +214,6 @@ class TestStatuses:
 
     def test_a_failure_without_a_last_good_answer_is_passed_on(self, client: Client, origin: Origin) -> None:
         """A client that nobody can help gets the registry's own status and when to come back."""
-        origin.serve("/v2/some/new/manifests/latest", Reply(b"busy", 429, {"Retry-After": "30"}))
+        origin.serve("/v2/some/new/manifests/latest", Reply(b"busy", 503, {"Retry-After": "30"}))
         answer = client.get("https://origin.lab.test/v2/some/new/manifests/latest", {"Accept": MANIFEST})
-        assert (answer.status, answer.body, answer.header("Retry-After")) == (429, b"busy", "30")
+        assert (answer.status, answer.body, answer.header("Retry-After")) == (503, b"busy", "30")

@@ -1,6 +1,5 @@
 """The proxy's own address: what people, health checks and set-up scripts find there (contract section 1.3)."""
 
-import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -64,15 +63,6 @@ class TestPages:
         assert [answer.status for answer in answers] == [200, 200]
         assert answers[0].body
         assert answers[1].body == b""
-
-    @pytest.mark.parametrize("path", ["/v2", "/v2/", "/v2/library/busybox/manifests/latest"])
-    def test_the_registry_api_is_not_here(self, proxy: Proxy, path: str) -> None:
-        """A client that takes the proxy for a mirror is told so in the form that it can show."""
-        answer = proxy.request("GET", path)
-        assert (answer.status, answer.header("Content-Type").partition(";")[0]) == (404, "application/json")
-        (error,) = json.loads(answer.body)["errors"]
-        assert error["code"] == "UNSUPPORTED"
-        assert "HTTPS_PROXY" in error["message"]
 
     @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
     def test_nothing_can_be_written(self, proxy: Proxy, method: str) -> None:

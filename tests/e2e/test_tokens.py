@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -224,15 +225,22 @@ class TestFailures:
     def test_a_refused_login_is_not_tried_again(
         self, lab: Lab, start_proxy: StartProxy, build_image: MakeImage
     ) -> None:
-        """Public content goes on coming, the log names host and user, and `/v2/` is the client's own again."""
+        """Not even once by a pull, if the check at start has met it; public content goes on coming.
+
+        The log names host and user, and `/v2/` is the client's own again.
+        """
         image = build_image()
         lab.push(image, "team/refused")
         proxy = start_proxy({"AUTH_REGISTRIES": f"token.lab.test:{USERNAME}:hunter2-Zq7"})
         asked, client = lab.auth.log.mark(), proxy.client()
+        deadline_s = time.monotonic() + 30.0
+        while "credential of" not in proxy.log:
+            assert time.monotonic() < deadline_s, "the credential was not checked"
+            time.sleep(0.05)
         for digest in image.blobs:
             assert client.get(f"https://{lab.token.name}/v2/team/refused/blobs/{digest}").status == 200
         assert client.get(f"https://{lab.token.name}/v2/").status == 401
-        assert [request.authorization for request in asked.requests()] == ["Basic", ""]
+        assert [request.authorization for request in asked.requests()] == [""]
         assert f"token.lab.test, user={USERNAME}" in proxy.log
         assert "hunter2-Zq7" not in proxy.log
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 REGISTRY = "origin.lab.test"
 TUNNELLED = "edge.lab.test"
 OCI = "application/vnd.oci.image.manifest.v1+json"
-PATHS = ("/v2/a/manifests/latest", "/v2/a/tags/list")
+PATHS = ("/v2/a/manifests/latest", "/v2/_catalog")
 """One that our own client asks for, one that mitmproxy passes on."""
 
 
@@ -30,7 +30,7 @@ PATHS = ("/v2/a/manifests/latest", "/v2/a/tags/list")
 def registry(origin: Origin) -> Origin:
     """Answer both ways."""
     origin.serve(PATHS[0], Reply(b"{}", headers={"Content-Type": OCI}))
-    origin.serve(PATHS[1], Reply(b'{"tags":[]}'))
+    origin.serve(PATHS[1], Reply(b'{"repositories":[]}'))
     return origin
 
 

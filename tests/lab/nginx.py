@@ -35,6 +35,7 @@ http {{
   server {{
     listen {address} ssl; server_name _; {limit_rate}
     ssl_certificate {pki.certificate_file}; ssl_certificate_key {pki.key_file};
+    {refusal}
     location = {settled} {{ access_log off; return 204; }}
     {locations}
   }}
@@ -89,6 +90,7 @@ class Nginx:
         self._pki = pki
         self._content = content
         self._rate_bytes_per_s: int | None = None
+        self._refusal = ""
         directory.mkdir(parents=True)
         self._configuration_file = directory / "nginx.conf"
         self._program = Program(
@@ -109,6 +111,7 @@ class Nginx:
                 address=self.address,
                 pki=self._pki,
                 limit_rate=limit_rate,
+                refusal=self._refusal,
                 settled=_SETTLED_PATH,
                 locations=self._content.locations(),
             )
@@ -124,6 +127,20 @@ class Nginx:
         """Limit every answer to a rate, or lift the limit with None; open connections are cut."""
         self.stop()
         self._rate_bytes_per_s = rate_bytes_per_s
+        self.start()
+
+    def tell(self, content: Front | SignedFiles) -> None:
+        """Serve something else from now on; open connections are cut."""
+        self.stop()
+        self._content = content
+        self.start()
+
+    def refuse(self, status: int | None, fields: tuple[tuple[str, str], ...] = ()) -> None:
+        """Answer everything with a status and these fields, or serve again with None; open connections are cut."""
+        told = " ".join(f'add_header {name} "{text}" always;' for name, text in fields)
+        refusal = f'{told} if ($uri != "{_SETTLED_PATH}") {{ return {status} "slow down\\n"; }}'
+        self.stop()
+        self._refusal = "" if status is None else refusal
         self.start()
 
     def settle(self) -> None:

@@ -1,6 +1,7 @@
 """A docker-registry behind its front: who may read it, where blobs come from, stop and start."""
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -73,7 +74,8 @@ class Registry:
             directory,
             listens_on=backend,
         )
-        self._front = Nginx(address, directory / "front", pki, Front(backend, plan.cdn_host, plan.manifest_headers))
+        self._content = Front(backend, plan.cdn_host, plan.manifest_headers)
+        self._front = Nginx(address, directory / "front", pki, self._content)
 
     @property
     def log(self) -> AccessLog:
@@ -112,6 +114,24 @@ class Registry:
             yield
         finally:
             self.throttle(None)
+
+    @contextlib.contextmanager
+    def refusing(self, status: int, *fields: tuple[str, str]) -> Iterator[None]:
+        """Let its front answer everything with a status and these fields for a while; open connections are cut."""
+        self._front.refuse(status, fields)
+        try:
+            yield
+        finally:
+            self._front.refuse(None)
+
+    @contextlib.contextmanager
+    def telling(self, *manifest_headers: tuple[str, str]) -> Iterator[None]:
+        """Send these fields with manifests for a while; open connections are cut."""
+        self._front.tell(dataclasses.replace(self._content, manifest_headers=manifest_headers))
+        try:
+            yield
+        finally:
+            self._front.tell(self._content)
 
     def throttle(self, rate_bytes_per_s: int | None) -> None:
         """Limit every answer to a rate, or lift the limit with None; open connections are cut."""

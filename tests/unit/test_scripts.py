@@ -153,7 +153,7 @@ def test_root_installs_only_the_missing_packages(bare_path: Path, tmp_path: Path
     assert done.returncode == 0
     assert (tmp_path / "asked").read_text(encoding="utf-8").splitlines() == [
         "update -q",
-        "install -qy --no-install-recommends shellcheck skopeo",
+        "install -qy --no-install-recommends busybox jq shellcheck skopeo",
     ]
     assert "exit 101" in done.stderr, "services must not be started while packages are installed"
     assert not (tmp_path / "policy-rc.d").exists()

@@ -15,10 +15,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from mitmproxy import connection
 from mitmproxy import tls as mitmproxy_tls
 from OpenSSL import SSL
 
 from regproxy.engine.authority import Authority, SigningKey
+from regproxy.oci.names import normalise_host
 
 LEAF_LIFETIME = dt.timedelta(days=199)
 """Under the 200 days that public rules allow from March 2026 on; some clients apply them to private authorities."""
@@ -51,10 +53,11 @@ class Certificates:
 
     def tls_start_client(self, tls_start: mitmproxy_tls.TlsData) -> None:
         """Give a new client connection its OpenSSL object."""
-        address = tls_start.context.server.address
-        if tls_start.ssl_conn is not None or self.authority is None or address is None:
+        if tls_start.ssl_conn is not None or self.authority is None:
             return
-        tls_start.ssl_conn = SSL.Connection(self.context_for(address[0], dt.datetime.now(dt.UTC)))
+        address = tls_start.context.server.address
+        host = _own_name(tls_start.context.client) if address is None else address[0]
+        tls_start.ssl_conn = SSL.Connection(self.context_for(host, dt.datetime.now(dt.UTC)))
         tls_start.ssl_conn.set_accept_state()
 
     def context_for(self, host: str, now: dt.datetime) -> SSL.Context:
@@ -121,6 +124,14 @@ def _authority_key_identifier(authority: Authority) -> x509.AuthorityKeyIdentifi
     except x509.ExtensionNotFound:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own.value)
+
+
+def _own_name(client: connection.Client) -> str:
+    """Return what a client calls the proxy itself: without a CONNECT nobody else knows; an address is never in SNI."""
+    try:
+        return normalise_host(client.sni or client.sockname[0])
+    except ValueError:
+        return str(client.sockname[0])
 
 
 def _alternative_name(host: str) -> x509.GeneralName:

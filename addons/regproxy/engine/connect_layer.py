@@ -273,6 +273,13 @@ def established_layer(
     return _tls_layer(layer_context, InterceptedTlsLayer(layer_context, tls, early), warm)
 
 
+def door_tls_layer(layer_context: context.Context) -> layer.Layer:
+    """Return the layer of a connection that begins with TLS, for requests to the proxy itself."""
+    tls_layer = InterceptedTlsLayer(layer_context)
+    tls_layer.child_layer = RegistryHttpLayer(layer_context, HTTPMode.regular)
+    return tls_layer
+
+
 def _tls_layer(
     layer_context: context.Context, tls_layer: InterceptedTlsLayer, warm: WarmReads | None = None
 ) -> InterceptedTlsLayer:

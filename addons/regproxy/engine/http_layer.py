@@ -51,6 +51,8 @@ class Door(enum.Enum):
     """Absolute-form: `GET http://host/path`."""
     TUNNEL = enum.auto()
     """Inside an intercepted CONNECT."""
+    MIRROR = enum.auto()
+    """Origin-form to the proxy's port, for a registry: the stack says so (`enter_by`)."""
 
 
 _doors: weakref.WeakKeyDictionary[http.Request, Door] = weakref.WeakKeyDictionary()
@@ -59,6 +61,11 @@ _doors: weakref.WeakKeyDictionary[http.Request, Door] = weakref.WeakKeyDictionar
 def door(request: http.Request) -> Door | None:
     """Return how the request came in; None when it did not come through our HTTP layer (a replay, a test)."""
     return _doors.get(request)
+
+
+def enter_by(request: http.Request, entrance: Door) -> None:
+    """Say by which door a request comes after all."""
+    _doors[request] = entrance
 
 
 @dataclass

@@ -22,6 +22,7 @@ class Asked:
 
     head: RequestHead
     host: str
+    """Empty for a request to the proxy itself: then its target names the registry."""
     port: int
     client_ip: str
     began_s: float

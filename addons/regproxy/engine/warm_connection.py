@@ -2,8 +2,10 @@
 
 dockerd opens a connection for every request, so what a connection costs is what a warm pull costs. mitmproxy's layers,
 hooks and flow objects take about 2 ms for one; this takes a third of it. It does the one thing that is frequent and
-hands everything else over to mitmproxy, whole: another CONNECT, plain HTTP, a request that is not answered from the
-cache, a head that is not plain (`request_head`). What was handed over stays there until the connection ends.
+hands everything else over to mitmproxy, whole: another CONNECT, a request that is not answered from the cache, a head
+that is not plain (`request_head`). What was handed over stays there until the connection ends.
+
+A mirror's client sends no CONNECT and speaks no TLS: its connection begins with the first request.
 """
 
 import asyncio
@@ -24,6 +26,7 @@ from regproxy.engine.warm import Asked, WarmAnswer, WarmReads, answer_or_none, s
 logger = logging.getLogger(__name__)
 
 CONNECT_START = b"CONNECT "
+MIRROR_STARTS = (b"GET /v2", b"HEAD /v2")
 CONNECT_ANSWER = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 HEAD_LIMIT_BYTES = 64 * 1024
@@ -77,8 +80,9 @@ class WarmConnection(asyncio.BufferedProtocol):
     """One client's connection, from its first byte."""
 
     _transport: asyncio.Transport
-    _tls: SSL.Connection
-    _authority: tuple[str, int]
+    # A mirror's client has neither.
+    _tls: SSL.Connection | None = None
+    _authority: tuple[str, int] = ("", 0)
 
     def __init__(self, reception: Reception, hand_over: Callable[[asyncio.Transport, HandedOver], None]) -> None:
         self._reception = reception
@@ -124,6 +128,10 @@ class WarmConnection(asyncio.BufferedProtocol):
 
     def _read_connect(self, data: bytes) -> None:
         self._early += data
+        if self._early.startswith(MIRROR_STARTS):
+            self._receive = self._read_requests
+            self._answer_requests()
+            return
         head, end, rest = self._early.partition(END_OF_HEAD)
         if not end and len(head) <= HEAD_LIMIT_BYTES and CONNECT_START.startswith(head[: len(CONNECT_START)]):
             return
@@ -152,6 +160,7 @@ class WarmConnection(asyncio.BufferedProtocol):
         self._shake_hands(early)
 
     def _shake_hands(self, data: bytes) -> None:
+        assert self._tls is not None
         if data:
             self._tls.bio_write(data)
         try:
@@ -168,17 +177,20 @@ class WarmConnection(asyncio.BufferedProtocol):
         self._read_requests(b"")
 
     def _read_requests(self, data: bytes) -> None:
-        if data:
-            self._tls.bio_write(data)
         try:
-            self._decrypt()
+            self._take_in(data)
         except SSL.Error as error:
             logger.debug("%s: %s", self._client_ip, _reason(error))
             self._finish()
             return
         self._answer_requests()
 
-    def _decrypt(self) -> None:
+    def _take_in(self, data: bytes) -> None:
+        if self._tls is None:
+            self._early += data
+            return
+        if data:
+            self._tls.bio_write(data)
         try:
             while True:
                 self._early += self._tls.recv(_READ_BYTES)
@@ -197,13 +209,13 @@ class WarmConnection(asyncio.BufferedProtocol):
             asked = self._asked(head) if end else None
             answer = None if asked is None else answer_or_none(self._reception.warm, asked)
             if asked is None or answer is None:
-                self._hand_over_tls()
+                self._hand_requests_over()
                 return
             self._early = rest
             if isinstance(answer.content, FileBody):
                 self._start_sending(asked, answer, answer.content)
                 return
-            self._tls.sendall(serialised(answer) + answer.content)
+            self._put(serialised(answer) + answer.content)
             self._reception.warm.sent(asked, answer, Sent(len(answer.content), None))
             if asked.head.is_last:
                 self._close()
@@ -225,11 +237,11 @@ class WarmConnection(asyncio.BufferedProtocol):
         return None if read is None else Asked(read, *self._authority, self._client_ip, time.time())
 
     def _start_sending(self, asked: Asked, answer: WarmAnswer, body: FileBody) -> None:
-        """Let the sender have the socket and TLS; it sends the head, too, which is encrypted here."""
+        """Let the sender have the socket and TLS; the head goes first."""
         self._receive = _ignore
         self._transport.pause_reading()
         self._timer.cancel()
-        self._tls.sendall(serialised(answer))
+        self._put(serialised(answer))
         self._sending = self._loop.create_task(self._send(asked, answer, body))
 
     async def _send(self, asked: Asked, answer: WarmAnswer, body: FileBody) -> None:
@@ -250,11 +262,11 @@ class WarmConnection(asyncio.BufferedProtocol):
             self._wait_until(self._loop.time() + self._reception.keepalive_timeout_s)
             self._read_requests(b"")
 
-    def _hand_over_tls(self) -> None:
+    def _hand_requests_over(self) -> None:
         """Hand over, once the client has taken enough: mitmproxy would never hear that writing is paused."""
         self._flush()
         if not self._writing_paused:
-            self._hand_over(self._authority, self._tls)
+            self._hand_over(None if self._tls is None else self._authority, self._tls)
 
     def _hand_over(self, authority: tuple[str, int] | None, tls: SSL.Connection | None = None) -> None:
         self._let_go()
@@ -262,7 +274,8 @@ class WarmConnection(asyncio.BufferedProtocol):
 
     def _close(self) -> None:
         """End as TLS wants it."""
-        self._tls.shutdown()
+        if self._tls is not None:
+            self._tls.shutdown()
         self._finish()
 
     def _finish(self) -> None:
@@ -277,10 +290,17 @@ class WarmConnection(asyncio.BufferedProtocol):
         self._timer.cancel()
         self._receive = _ignore
 
+    def _put(self, data: bytes) -> None:
+        """Send, or encrypt for the next `_flush`."""
+        if self._tls is None:
+            self._transport.write(data)
+        else:
+            self._tls.sendall(data)
+
     def _flush(self) -> None:
         """Send what is encrypted."""
         try:
-            while True:
+            while self._tls is not None:
                 self._transport.write(self._tls.bio_read(4 * _READ_BYTES))
         except SSL.WantReadError:
             pass

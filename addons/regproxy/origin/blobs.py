@@ -8,12 +8,14 @@ and only what is missing is asked for (RFC 9110 section 14.2). Verification and 
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 from functools import partial
 
-from regproxy.origin.client import Upstream, UpstreamRequest
+from regproxy.origin.client import Upstream
 from regproxy.origin.errors import UpstreamAway, UpstreamUnavailable
-from regproxy.origin.parts import Broken, Part, RangeIgnored, fetch_part
+from regproxy.origin.parts import Broken, OnOpened, Part, RangeIgnored, fetch_part
+from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.sink import Sink
 from regproxy.policy.freshness import Status
 
@@ -48,14 +50,22 @@ class Connections:
 SINGLE = Connections()
 
 
-async def fill(sink: Sink, request: UpstreamRequest, upstream: Upstream, connections: Connections = SINGLE) -> None:
+async def fill(
+    sink: Sink,
+    request: UpstreamRequest,
+    upstream: Upstream,
+    connections: Connections = SINGLE,
+    on_opened: OnOpened = lambda _: None,
+) -> None:
     """Fetch a blob into `sink` and finish it.
+
+    `on_opened` is called before the sink hears of the content, and again for each further attempt.
 
     Raises `UpstreamRefused` when the registry answers without the content, `UpstreamUnavailable` when it cannot be had
     in time, and what the sink raises.
     """
     loop = asyncio.get_running_loop()
-    filling = _Filling(sink, request, upstream, connections)
+    filling = _Filling(sink, request, upstream, connections, on_opened)
     progress_at_s, missing_bytes, pause_s = loop.time(), _missing_bytes(sink), FIRST_PAUSE_S
     while True:
         try:
@@ -66,10 +76,11 @@ async def fill(sink: Sink, request: UpstreamRequest, upstream: Upstream, connect
         if _missing_bytes(sink) != missing_bytes:
             progress_at_s, missing_bytes, pause_s = loop.time(), _missing_bytes(sink), FIRST_PAUSE_S
         budget_s = FIRST_BYTE_BUDGET_S - _known_s(failure) if sink.size_bytes is None else RESUME_BUDGET_S
-        if not failure.passing or loop.time() + pause_s - progress_at_s > budget_s:
+        wait_s = max(pause_s, _told_wait_s(failure))
+        if not failure.passing or loop.time() + wait_s - progress_at_s > budget_s:
             raise _as_unavailable(failure) from failure
         logger.info("%s after %d bytes; trying again", failure, sink.missing_from())
-        await asyncio.sleep(pause_s)
+        await asyncio.sleep(wait_s)
         pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
     await sink.finish()
 
@@ -77,11 +88,14 @@ async def fill(sink: Sink, request: UpstreamRequest, upstream: Upstream, connect
 class _Filling:
     """One blob's parts: which of them are being fetched, and where the first request has to stop."""
 
-    def __init__(self, sink: Sink, request: UpstreamRequest, upstream: Upstream, connections: Connections) -> None:
+    def __init__(
+        self, sink: Sink, request: UpstreamRequest, upstream: Upstream, connections: Connections, on_opened: OnOpened
+    ) -> None:
         self._sink = sink
         self._request = request
         self._upstream = upstream
         self._connections = connections
+        self._on_opened = on_opened
         self._helpers: dict[asyncio.Task[None], tuple[int, int]] = {}
 
     async def attempt(self) -> None:
@@ -110,7 +124,13 @@ class _Filling:
             start = holes[0][0]
         part = Part(start, None if size_bytes is None else self._end_of_hole(start, size_bytes))
         await fetch_part(
-            self._sink, part, self._request, self._upstream, on_size=self._call_helpers, stop=partial(self._stop, part)
+            self._sink,
+            part,
+            self._request,
+            self._upstream,
+            on_size=self._call_helpers,
+            stop=partial(self._stop, part),
+            on_opened=self._on_opened,
         )
         return self._sink.size_bytes is None  # a body of unknown length ends where it ends
 
@@ -164,6 +184,13 @@ def _missing_bytes(sink: Sink) -> int | None:
 def _known_s(failure: UpstreamUnavailable | Broken) -> float:
     """Return for how long an outage is known: one that is older than a restart takes is not waited for."""
     return failure.known_s if isinstance(failure, UpstreamAway) else 0.0
+
+
+def _told_wait_s(failure: UpstreamUnavailable | Broken) -> float:
+    """Return how long the registry is to be left alone, 0 when it did not say."""
+    if isinstance(failure, Broken) or failure.retry_at_s is None:
+        return 0.0
+    return failure.retry_at_s - time.monotonic()
 
 
 def _as_unavailable(failure: UpstreamUnavailable | Broken) -> UpstreamUnavailable:

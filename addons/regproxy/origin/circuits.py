@@ -51,9 +51,14 @@ class Circuits:
     async def admit(self, origin: str, need: Need) -> "Admission":
         """Let a request go out, whose end the caller tells. Raises `UpstreamAway`.
 
-        One that needs an answer waits for the probe that is out, as long as a connection may take.
+        One that needs an answer waits for the probe that is out, as long as a connection may take; in the first seconds
+        of an outage it waits for its turn, too.
         """
-        verdict = breaker.admit(self.state(origin), need, self._clock())
+        circuit = self.state(origin)
+        verdict = breaker.admit(circuit, need, self._clock())
+        if verdict is Verdict.WAIT and isinstance(circuit, Open):
+            await asyncio.sleep(breaker.next_attempt_s(circuit, need) - self._clock())
+            verdict = breaker.admit(self.state(origin), need, self._clock())
         if verdict is Verdict.WAIT:
             await self._probe_ended(origin)
             verdict = breaker.admit(self.state(origin), need, self._clock())

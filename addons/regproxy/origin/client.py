@@ -10,8 +10,8 @@ import contextlib
 import dataclasses
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -23,13 +23,16 @@ from regproxy.origin.failures import unavailable
 from regproxy.origin.meter import Meter, kind_of
 from regproxy.origin.observer import Observer, trace_config
 from regproxy.origin.patience import PROBE_LIMIT_S, connect_limit_s, connect_trace_config, patience, within
+from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.resolver import CheckedResolver, Lookup, system_lookup
+from regproxy.origin.tls import tls_context
 from regproxy.origin.trace import Attempt, Trace
 from regproxy.policy.breaker import Need
+from regproxy.policy.credentials import Credential
 from regproxy.policy.freshness import ConnectionFailed, NotAsked, Status, stale_allowed
 from regproxy.policy.interception import HostPattern, find_pattern
 from regproxy.policy.mappings import UpstreamMapping, find_mapping
-from regproxy.policy.realms import Access
+from regproxy.policy.openers import OpenedBy
 from regproxy.policy.redirects import (
     REDIRECT_STATUSES,
     RedirectRefused,
@@ -67,30 +70,15 @@ class UpstreamOptions:
     """True: nothing is asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
-    """A GET or HEAD to a registry, or a question to its token server."""
-
-    method: str
-    url: Url
-    headers: tuple[tuple[str, str], ...]
-    """`Accept-Encoding: identity` is added; Authorization is for the origin of `url` only."""
-    trace: Trace | None = field(default=None, compare=False)
-    """Where the client's cost is written down; equal requests may have different ones."""
-    access: Access | None = None
-    """What the proxy may add of its own (`origin.logins`); None sends the headers as they are."""
-    body: bytes | None = field(default=None, repr=False)
-    follow_redirects: bool = True
-
-    def __repr__(self) -> str:
-        """Leave the headers out: they may hold a credential."""
-        return f"UpstreamRequest({self.method} {self.url!r})"
-
-
-class _Response(aiohttp.ClientResponse):
-    """An answer that remembers who gave it: aiohttp lets the connection go with the last byte of the body."""
+class Response(aiohttp.ClientResponse):
+    """An answer, its body unread."""
 
     peer: tuple[str, int] | None = None
+    """Who gave it: aiohttp lets the connection go with the last byte of the body."""
+    opened_by: OpenedBy = OpenedBy.NOBODY
+    """Whose login the registry was shown, wherever it redirected to."""
+    credential: Credential | None = None
+    """The operator's, if it was his."""
 
     async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         """Read the head."""
@@ -122,9 +110,10 @@ class Upstream:
     def open(self) -> None:
         """Make the session; no connection is opened yet. Raises OSError (ssl.SSLError is one) for a bad CA bundle."""
         if self._options.unverified:
-            self._unverified_tls = tls_context(dataclasses.replace(self._options, verify_tls=False))
+            self._unverified_tls = tls_context(self._options.ca_file, verify=False)
+        tls = tls_context(self._options.ca_file, verify=self._options.verify_tls)
         connector = aiohttp.TCPConnector(
-            resolver=self._resolver, use_dns_cache=False, limit=0, ssl=tls_context(self._options), keepalive_timeout=60
+            resolver=self._resolver, use_dns_cache=False, limit=0, ssl=tls, keepalive_timeout=60
         )
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=self._options.connect_timeout_s, sock_read=self._options.read_timeout_s
@@ -135,7 +124,7 @@ class Upstream:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
-            response_class=_Response,
+            response_class=Response,
             read_bufsize=READ_BUFFER_BYTES,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             trace_configs=[
@@ -153,7 +142,7 @@ class Upstream:
             self._session = None
 
     @contextlib.asynccontextmanager
-    async def send(self, request: UpstreamRequest) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def send(self, request: UpstreamRequest) -> AsyncIterator[Response]:
         """Send a request, follow its redirects, and give the final answer with its body unread.
 
         Raises `UpstreamUnavailable`; a refused redirect is one, for the registry gave no usable answer.
@@ -174,7 +163,7 @@ class Upstream:
 
     async def _follow(
         self, stack: contextlib.AsyncExitStack, request: UpstreamRequest, attempt: Attempt
-    ) -> tuple[aiohttp.ClientResponse, Url]:
+    ) -> tuple[Response, Url]:
         """Return the answer at the end of the redirects, and where that was."""
         url, headers, hops = request.url, headers_for_hop(request.headers, same_origin=True), 0
         while True:
@@ -219,7 +208,7 @@ class Upstream:
         async with self.send(request) as response:
             body = await read_body(response, body_limit_bytes)
             self.received(request, len(body))
-            return Answer(response.status, response.headers, body, str(response.url.origin()))
+            return Answer(response.status, response.headers, body, str(response.url.origin()), response.opened_by)
 
     def received(self, request: UpstreamRequest, count_bytes: int) -> None:
         """Count bytes of a body that a request brought."""
@@ -238,7 +227,7 @@ class Upstream:
         url: Url,
         headers: list[tuple[str, str]],
         attempt: Attempt,
-    ) -> aiohttp.ClientResponse:
+    ) -> Response:
         if self._session is None:
             raise UpstreamUnavailable("the upstream client is closed", ConnectionFailed())
         admission = await self.circuits.admit(url.origin, patience.get().need)
@@ -258,7 +247,6 @@ class Upstream:
             raise
         finally:
             admission.left()
-        assert isinstance(response, _Response)
         if response.peer is not None:
             hop.address = joined_address(*response.peer)
         return response
@@ -270,7 +258,7 @@ class Upstream:
         url: Url,
         headers: list[tuple[str, str]],
         admission: Admission,
-    ) -> aiohttp.ClientResponse:
+    ) -> Response:
         """Return one hop's answer. Raises what aiohttp raises, OSError and TimeoutError."""
         assert self._session is not None
         proxy = self._proxy_for(url)
@@ -295,6 +283,8 @@ class Upstream:
         admission.answered(response.status)
         if stale_allowed(Status(response.status)):
             self.meter.failed(request.url.authority, str(response.status))
+        assert isinstance(response, Response)
+        response.opened_by = request.opened_by
         return response
 
     def _proxy_for(self, url: Url) -> ForwardProxy | None:
@@ -322,22 +312,6 @@ async def read_body(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes
         if len(body) > limit_bytes:
             raise AnswerTooLarge(f"{response.url.host} sent more than {limit_bytes} bytes")
     return bytes(body)
-
-
-def tls_context(options: UpstreamOptions) -> ssl.SSLContext:
-    """Return how upstream certificates are verified: by the system's authorities and the operator's."""
-    context = ssl.create_default_context()
-    if options.ca_file is not None:
-        context.load_verify_locations(options.ca_file)
-    if not options.verify_tls:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def header_pairs(headers: Mapping[str, str | None]) -> tuple[tuple[str, str], ...]:
-    """Return the fields that have a value."""
-    return tuple((field, value) for field, value in headers.items() if value)
 
 
 def _next(url: Url, location: str, hops: int, request: UpstreamRequest) -> Url:

@@ -4,14 +4,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from regproxy.policy.freshness import ConnectionFailed, UpstreamFailure
+from regproxy.policy.openers import OpenedBy
 
 
 class UpstreamUnavailable(Exception):  # noqa: N818 - the state of the upstream, as the caller will report it
     """The upstream gave no answer that counts: the caller may serve what it has."""
 
-    def __init__(self, reason: str, failure: UpstreamFailure, *, passing: bool = True) -> None:
+    def __init__(
+        self, reason: str, failure: UpstreamFailure, *, passing: bool = True, retry_at_s: float | None = None
+    ) -> None:
         super().__init__(reason)
         self.failure = failure
+        self.retry_at_s = retry_at_s
+        """When it may be asked again, by the monotonic clock; None when it did not say."""
         self.passing = passing
         """Whether it may be gone in seconds; False for what an operator or the registry has to change."""
 
@@ -37,6 +42,8 @@ class Answer:
     body: bytes
     origin: str
     """Scheme, host and port that answered, after redirects."""
+    opened_by: OpenedBy = OpenedBy.NOBODY
+    """Whose login the registry was shown."""
 
 
 class UpstreamRefused(Exception):  # noqa: N818 - the registry's decision, not an error of ours

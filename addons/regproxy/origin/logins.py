@@ -7,6 +7,7 @@ answered is `policy.realms`; asking and keeping tokens is `origin.tokens`.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -94,6 +95,20 @@ class Logins:
     async def credential_of(self, registry: Url, repository: str | None) -> Credential | None:
         """Return the operator's credential for a registry, if it does not rest."""
         return await self.usable(registry.host, registry.port, repository)
+
+    async def has_login(self, registry: Url, repository: str | None) -> bool:
+        """Whether the operator has a login for a repository, at its registry or the token server it has named."""
+        if await self.usable(registry.host, registry.port, repository) is not None:
+            return True
+        realm = self._realms.get(registry.origin)
+        return realm is not None and await self.usable(realm.url.host, realm.url.port, repository) is not None
+
+    def learn(self, registry: Url, fields: Sequence[str]) -> None:
+        """Remember the token server that a 401 to somebody else's login names; `fields` as for `after`."""
+        bearer = find_challenge(parse_challenges(fields), "bearer")
+        if bearer is not None:
+            with contextlib.suppress(RealmRefused):
+                self._realms[registry.origin] = accept_realm(registry, bearer)
 
     async def before(self, registry: Url, access: Access) -> Shown:
         """Return what to show with a request's first attempt."""
@@ -201,6 +216,22 @@ class Logins:
             token = await self._or_rest(owner, key)
         self._proven[owner] = None
         return token
+
+    async def try_at(self, realm: Realm, registry: Url, credential: Credential, user_agent: str) -> None:
+        """Ask the token server for a token that opens nothing. Raises `RealmRefused` and as `Tokens.get`.
+
+        Whether one is given shows whether the login is right; a wrong one rests.
+        """
+        if not may_have_password(registry, realm.url, self._trusted):
+            raise RealmRefused(
+                f"{registry.origin} sends to {realm.url.origin}: list that host in TRUSTED_HOSTS if it is right"
+            )
+        try:
+            await self._tokens.try_login(TokenKey.of(registry, realm, "", credential), user_agent)
+        except TokenRefused as error:
+            if error.status == 401:
+                self.rest(credential, realm.url.origin)
+            raise
 
     async def _or_rest(self, owner: Credential, key: TokenKey) -> Token:
         try:

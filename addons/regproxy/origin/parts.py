@@ -9,10 +9,12 @@ from typing import Protocol
 import aiohttp
 
 from regproxy.oci.ranges import parse_content_range
-from regproxy.origin.client import Upstream, UpstreamRequest, read_body
+from regproxy.origin.client import Response, Upstream, read_body
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamRefused, UpstreamUnavailable
+from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.sink import Sink
 from regproxy.policy.freshness import Status, stale_allowed
+from regproxy.policy.openers import OpenedBy
 
 REFUSAL_LIMIT_BYTES = 64 * 1024
 """Error bodies are a few hundred bytes of JSON; more is not passed on."""
@@ -26,6 +28,10 @@ class Broken(Exception):  # noqa: N818 - the state of a transfer
 
 class RangeIgnored(Broken):
     """The upstream sent the whole blob when asked for a part."""
+
+
+type OnOpened = Callable[[OpenedBy], None]
+"""Called with whose login opened the content, before the sink hears of it."""
 
 
 class OnSize(Protocol):
@@ -65,6 +71,7 @@ async def fetch_part(  # noqa: PLR0913 - three say what, three how
     on_size: OnSize | None = None,
     stop: Callable[[int], bool] = lambda _: False,
     accept_whole: bool = True,
+    on_opened: OnOpened = lambda _: None,
 ) -> None:
     """Ask for a part and write it. An answer with the whole blob is written from its beginning.
 
@@ -75,6 +82,8 @@ async def fetch_part(  # noqa: PLR0913 - three say what, three how
     async with upstream.send(ranged) as response:
         if response.status == 200 and not accept_whole:
             raise RangeIgnored(f"{response.url.host} does not honour ranges")
+        if response.status in (200, 206):
+            on_opened(response.opened_by)
         position = await _accept(sink, response, part)
         if on_size is not None and sink.size_bytes is not None:
             honours_ranges = response.status == 206 or response.headers.get("Accept-Ranges", "bytes") != "none"
@@ -82,7 +91,7 @@ async def fetch_part(  # noqa: PLR0913 - three say what, three how
         await _copy(sink, response, position, part.end, stop, partial(upstream.received, request))
 
 
-async def _accept(sink: Sink, response: aiohttp.ClientResponse, part: Part) -> int:
+async def _accept(sink: Sink, response: Response, part: Part) -> int:
     """Check the answer's head and return the offset of its first byte."""
     etag = response.headers.get("ETag")
     host = response.url.host
@@ -104,7 +113,9 @@ async def _accept(sink: Sink, response: aiohttp.ClientResponse, part: Part) -> i
                 raise Broken(f"{host} sent bytes from {sent.start} when asked from {part.start}")
             return sent.start
         case status:
-            refused = Answer(status, response.headers, await _refusal_body(response), str(response.url.origin()))
+            refused = Answer(
+                status, response.headers, await _refusal_body(response), str(response.url.origin()), response.opened_by
+            )
             # In the middle, a signature or token that ran out is as passing as a restart: the next request asks anew.
             if sink.missing_from() > 0 and (stale_allowed(Status(status)) or status in (401, 403)):
                 raise Broken(f"{refused.origin} answered {status}")

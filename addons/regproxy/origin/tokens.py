@@ -8,19 +8,21 @@ at once, for Docker Hub locks accounts that fail repeatedly (spec upstreams 3.1)
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
+from collections.abc import AsyncIterator, Callable, Hashable
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote, urlencode
 
-from regproxy.origin.client import Upstream, UpstreamRequest
+from regproxy.origin.client import Upstream
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamAway, UpstreamUnavailable
 from regproxy.origin.patience import limit_s, patience, within
+from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.resolver import for_inside
 from regproxy.origin.single_flight import SingleFlight
 from regproxy.origin.token_answers import parse_token_answer
+from regproxy.policy.breaker import Need
 from regproxy.policy.credentials import Credential, basic_header
 from regproxy.policy.freshness import Status, TimedOut, stale_allowed
+from regproxy.policy.quota import retry_after_s
 from regproxy.policy.realms import Realm
 from regproxy.policy.redirects import REDIRECT_STATUSES, Url
 
@@ -42,7 +44,6 @@ REFUSAL_REST_S = 60.0
 CREDENTIAL_REST_S = 600.0
 """How long a refused credential is not tried again: as long as Docker Hub locks an account."""
 
-LONGEST_RETRY_AFTER_S = 3600.0
 MAX_TOKENS = 1000
 CLIENT_ID = "registry-proxy"
 
@@ -113,7 +114,7 @@ class Tokens:
         self._clock = clock
         self._tokens: Bounded[TokenKey, Token] = Bounded()
         self._rests: Bounded[TokenKey, _Rest] = Bounded()
-        self._flights: SingleFlight[TokenKey, Token] = SingleFlight()
+        self._flights: SingleFlight[tuple[TokenKey, Need], Token] = SingleFlight()
 
     def known(self, key: TokenKey) -> Token | None:
         """Return a token that needs no new one yet."""
@@ -132,7 +133,8 @@ class Tokens:
         if token is not None:
             return token
         try:
-            return await self._flights.run(key, lambda: self._ask(key))
+            # Who can do without waits for no one that has more patience.
+            return await self._flights.run((key, patience.get().need), lambda: self._ask(key))
         except UpstreamUnavailable:
             token = self._tokens.get(key)
             if token is not None and self._clock() < token.ends_at_s:
@@ -145,6 +147,26 @@ class Tokens:
         if token is not None and token.value == value:
             del self._tokens[key]
 
+    async def try_login(self, key: TokenKey, user_agent: str) -> None:
+        """Ask for a token and forget it. Raises as `get`; asks at once, whatever was refused before."""
+        async with self._limited(key):
+            self._read(key, await self._answer(key, (("User-Agent", user_agent),)))
+
+    @contextlib.asynccontextmanager
+    async def _limited(self, key: TokenKey) -> AsyncIterator[None]:
+        """Ask within the time that a client waits. Raises `UpstreamUnavailable` when it is over."""
+        before = for_inside.set(False)
+        try:
+            async with within(limit_s(TOKEN_LIMIT_S), patience.get().need):
+                # A registry of our own network has its token server there, too.
+                is_other = key.realm.host != key.registry.host
+                for_inside.set(is_other and await self._upstream.is_inside(key.registry))
+                yield
+        except TimeoutError:
+            raise UpstreamUnavailable(f"{key.realm.origin} gave no token in time", TimedOut()) from None
+        finally:
+            for_inside.reset(before)
+
     async def _ask(self, key: TokenKey) -> Token:
         now_s = self._clock()
         rest = self._rests.get(key)
@@ -152,10 +174,7 @@ class Tokens:
             # A new one each time: a traceback would grow on one that is raised again and again.
             raise _copied(rest.error) from rest.error.__cause__
         try:
-            async with within(limit_s(TOKEN_LIMIT_S), patience.get().need):
-                # A registry of our own network has its token server there, too.
-                is_other = key.realm.host != key.registry.host
-                for_inside.set(is_other and await self._upstream.is_inside(key.registry))
+            async with self._limited(key):
                 answer = await self._answer(key)
             token = self._read(key, answer)
         except TokenRefused as error:
@@ -167,10 +186,6 @@ class Tokens:
         except UpstreamUnavailable as error:
             self._rest(key, error, FAILURE_REST_S)
             raise
-        except TimeoutError:
-            late = UpstreamUnavailable(f"{key.realm.origin} gave no token in time", TimedOut())
-            self._rest(key, late, FAILURE_REST_S)
-            raise late from None
         self._rests.pop(key, None)
         self._tokens[key] = token
         return token
@@ -181,21 +196,22 @@ class Tokens:
         # A `Retry-After` that `_read` has set stands.
         self._rests[key] = _Rest(error, until_s if earlier is None else max(until_s, earlier.until_s))
 
-    async def _answer(self, key: TokenKey) -> Answer:
+    async def _answer(self, key: TokenKey, fields: tuple[tuple[str, str], ...] = ()) -> Answer:
         """Ask by the form that the credential needs, and by the other one where the server does not know it."""
         credential = key.credential
         if credential is not None and credential.identity_token:
-            answer = await self._send(post_request(key))
+            answer = await self._send(post_request(key), fields)
             if answer.status not in (400, 401, 404, 405) or not credential.password:
                 return answer
-            return await self._send(get_request(key))
-        answer = await self._send(get_request(key))
+            return await self._send(get_request(key), fields)
+        answer = await self._send(get_request(key), fields)
         if answer.status in (404, 405) and credential is not None:
-            return await self._send(post_request(key))
+            return await self._send(post_request(key), fields)
         return answer
 
-    async def _send(self, request: UpstreamRequest) -> Answer:
+    async def _send(self, request: UpstreamRequest, fields: tuple[tuple[str, str], ...]) -> Answer:
         try:
+            request = replace(request, headers=(*request.headers, *fields))
             return await self._upstream.ask(request, TOKEN_ANSWER_LIMIT_BYTES)
         except AnswerTooLarge as error:
             raise UpstreamUnavailable(f"{error}, which is no token", Status(502), passing=False) from error
@@ -215,8 +231,12 @@ class Tokens:
                 f"{origin} redirects token requests, which is not followed", Status(502), passing=False
             )
         if stale_allowed(Status(status)):
-            failed = UpstreamUnavailable(f"{origin} answered {status} instead of a token", Status(status))
             wait_s = retry_after_s(answer.headers, time.time())
+            failed = UpstreamUnavailable(
+                f"{origin} answered {status} instead of a token",
+                Status(status),
+                retry_at_s=None if wait_s is None else self._clock() + wait_s,
+            )
             if wait_s is not None:
                 self._rest(key, failed, wait_s)
             raise failed
@@ -234,7 +254,7 @@ def get_request(key: TokenKey) -> UpstreamRequest:
     query = urlencode({name: text for name, text in fields.items() if text}, quote_via=quote, safe="")
     target = f"{key.realm.target}{'&' if '?' in key.realm.target else '?'}{query}"
     url = Url(key.realm.scheme, key.realm.host, key.realm.port, target)
-    return UpstreamRequest("GET", url, headers, follow_redirects=False)
+    return UpstreamRequest("GET", url, headers, follow_redirects=False, owner=key.credential)
 
 
 def post_request(key: TokenKey) -> UpstreamRequest:
@@ -254,20 +274,10 @@ def post_request(key: TokenKey) -> UpstreamRequest:
         }
     body = urlencode({name: text for name, text in fields.items() if text}).encode()
     headers = (("Content-Type", "application/x-www-form-urlencoded"),)
-    return UpstreamRequest("POST", key.realm, headers, body=body, follow_redirects=False)
-
-
-def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
-    """Return the seconds of a `Retry-After` (RFC 9110 section 10.2.3), at most an hour; None when there is none."""
-    text = headers.get("Retry-After", "").strip()
-    if text.isdecimal() and len(text) < 10:
-        return min(float(text), LONGEST_RETRY_AFTER_S)
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        return min(max(0.0, parsedate_to_datetime(text).timestamp() - now_s), LONGEST_RETRY_AFTER_S)
-    return None
+    return UpstreamRequest("POST", key.realm, headers, body=body, follow_redirects=False, owner=key.credential)
 
 
 def _copied(error: TokenRefused | UpstreamUnavailable) -> TokenRefused | UpstreamUnavailable:
     if isinstance(error, TokenRefused):
         return TokenRefused(str(error), error.status)
-    return UpstreamUnavailable(str(error), error.failure, passing=error.passing)
+    return UpstreamUnavailable(str(error), error.failure, passing=error.passing, retry_at_s=error.retry_at_s)

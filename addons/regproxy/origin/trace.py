@@ -62,6 +62,8 @@ class Trace:
     attempts: list[Attempt] = field(default_factory=list)
     received_bytes: int = 0
     """Body bytes from upstreams, of all attempts."""
+    opener: str = ""
+    """Whose login the registry answered to, as `policy.openers.opener_text` has it."""
 
     def begin(self) -> Attempt:
         """Return a new attempt. One beside another that is under way (a part of a blob) is not told of."""

@@ -20,6 +20,9 @@ PROBE_INTERVAL_S = 2.0
 REST_S = 1.0
 """How long a failed request stands for the next ones that need the host: ten of them are not ten attempts."""
 
+RESTART_S = 5.0
+"""An outage that is younger may be a restart: who needs the host waits for the end of its rest, and is not refused."""
+
 
 class Need(Enum):
     """How much depends on a request."""
@@ -34,7 +37,7 @@ class Verdict(Enum):
 
     ASK = "goes out"
     PROBE = "goes out, and its end decides"
-    WAIT = "waits for the probe that is out"
+    WAIT = "waits for the end of the rest, or of the probe that is out"
     REFUSE = "does not go out"
 
 
@@ -80,8 +83,10 @@ def admit(circuit: Circuit, need: Need, now_s: float) -> Verdict:
     match circuit:
         case Closed():
             return Verdict.ASK
-        case Open():
-            return Verdict.PROBE if now_s >= next_attempt_s(circuit, need) else Verdict.REFUSE
+        case Open(outage):
+            if now_s >= next_attempt_s(circuit, need):
+                return Verdict.PROBE
+            return Verdict.WAIT if need is Need.REQUIRED and now_s - outage.since_s < RESTART_S else Verdict.REFUSE
         case HalfOpen():
             return Verdict.WAIT if need is Need.REQUIRED else Verdict.REFUSE
         case _:

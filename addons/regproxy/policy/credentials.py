@@ -7,7 +7,7 @@ A credential goes to its own host only: what happens on redirects is in `regprox
 """
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
@@ -100,11 +100,20 @@ def repository_of_scope(target: str) -> str | None:
 
     `target` is a path with its query. Grammar: distribution's "Token Scope Documentation"; of several, the first.
     """
+    return next((name for name, _ in _scopes(target) if name is not None), None)
+
+
+def is_pull(target: str) -> bool:
+    """Whether a token is asked for to pull, and for nothing else; `target` as for `repository_of_scope`."""
+    scopes = list(_scopes(target))
+    return bool(scopes) and all(name is not None and actions == "pull" for name, actions in scopes)
+
+
+def _scopes(target: str) -> Iterator[tuple[str | None, str]]:
+    """Yield repository and actions of each scope; None for what is no repository."""
     for field_value in parse_qs(target.partition("?")[2]).get("scope", ()):
         for scope in field_value.split():
             kind, _, rest = scope.partition(":")
-            name, colon, _ = rest.rpartition(":")
+            name, colon, actions = rest.rpartition(":")
             # `repository(plugin)` is a repository, too.
-            if kind.partition("(")[0] == "repository" and colon:
-                return name
-    return None
+            yield (name if kind.partition("(")[0] == "repository" and colon else None), actions

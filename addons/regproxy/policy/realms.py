@@ -124,19 +124,32 @@ def is_anonymous_bearer(authorization: str) -> bool:
     That is a JSON web token without a subject that opens no more than pulls. Its signature is not checked: who forges
     one asks for no more than who sends none. An opaque token is somebody's.
     """
-    scheme, _, token = authorization.strip().partition(" ")
-    parts = token.strip().split(".")
-    if scheme.lower() != "bearer" or len(parts) != 3:
+    claims = _claims(authorization)
+    if claims is None:
         return False
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (binascii.Error, ValueError, RecursionError):
-        return False
-    subject = claims.get("sub", "") if isinstance(claims, dict) else None
+    subject = claims.get("sub", "")
     if not isinstance(subject, str) or subject not in _ANONYMOUS_SUBJECTS:
         return False
     access = claims.get("access") or []  # Go writes an empty list as null
     return isinstance(access, list) and all(_is_pull(entry) for entry in access)
+
+
+def is_opaque_bearer(authorization: str) -> bool:
+    """Whether an `Authorization` value is a token that says nothing of whose it is."""
+    return authorization.strip().partition(" ")[0].lower() == "bearer" and _claims(authorization) is None
+
+
+def _claims(authorization: str) -> dict[str, object] | None:
+    """Return what a JSON web token says, unchecked (RFC 7519 section 3); None for anything else."""
+    scheme, _, token = authorization.strip().partition(" ")
+    parts = token.strip().split(".")
+    if scheme.lower() != "bearer" or len(parts) != 3:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        return None
+    return claims if isinstance(claims, dict) else None
 
 
 def _is_pull(entry: object) -> bool:

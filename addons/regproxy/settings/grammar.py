@@ -8,7 +8,9 @@ whether the text may be shown.
 import re
 from pathlib import Path
 
+from regproxy.oci.names import parse_authority
 from regproxy.policy.adoption import OldCache
+from regproxy.policy.precedence import Precedence
 
 _UNIT_S = {
     "years": 365 * 86400,
@@ -39,6 +41,10 @@ _SIZE = re.compile(r"([0-9]{1,15})([kKmMgGtT]?)")
 _SIZE_UNIT_BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _HIGHEST_PORT = 65535
 _LARGEST_COUNT = 64
+
+
+NONE = "none"
+"""What turns a setting off whose absence means something else."""
 
 
 def strip_quotes(text: str) -> str:
@@ -101,6 +107,14 @@ def parse_old_cache(text: str) -> OldCache:
         raise ValueError(f"not one of {', '.join(OldCache)}") from None
 
 
+def parse_precedence(text: str) -> Precedence:
+    """Return whose credentials come first."""
+    try:
+        return Precedence(text.strip().lower())
+    except ValueError:
+        raise ValueError(f"not one of {', '.join(Precedence)}") from None
+
+
 def parse_path(text: str) -> Path:
     """Return the path as it was written, not resolved."""
     if not text or not text.isprintable():
@@ -130,3 +144,11 @@ def shown(text: str, limit: int = 80) -> str:
     """Return the text fit for one line of an error: control characters escaped, long texts cut."""
     printable = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return printable if len(printable) <= limit else f"{printable[:limit]}..."
+
+
+def parse_default_registry(text: str) -> str:
+    """Return `host` or `host:port` as it is written; empty for `none`."""
+    if text == NONE:
+        return ""
+    parse_authority(text)
+    return text

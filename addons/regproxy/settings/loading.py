@@ -12,6 +12,8 @@ from pathlib import Path
 from regproxy.policy.credentials import Credential
 from regproxy.policy.interception import HostPattern, is_intercepted
 from regproxy.policy.mappings import UpstreamMapping
+from regproxy.policy.mirror import HUB, HUB_NAMES
+from regproxy.policy.precedence import Precedence
 from regproxy.policy.proxy_logins import ProxyLogin
 from regproxy.policy.tiers import Tier, TierName
 from regproxy.policy.upstream_proxy import ForwardProxy, ProxyException, ProxyPlan
@@ -31,6 +33,7 @@ _HTTPS_PORT = 443
 _GMARCY_CACHE_DIRECTORY = Path("/registry_proxy_mirror_cache")
 
 _SHORTEST_PASSWORD = 8
+_LONGEST_NOT_FOUND_S = 60.0
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
@@ -74,8 +77,12 @@ class _Reader:
             old_cache=self._value("OLD_CACHE", grammar.parse_old_cache),
             cache_min_free_bytes=self._value("CACHE_MIN_FREE", grammar.parse_size_bytes),
             registries=self._registries(credentials),
+            mirror_registries=self._mirror_registries(),
+            default_registry=self._value("DEFAULT_REGISTRY", grammar.parse_default_registry),
+            mirror_tls=self._flag("MIRROR_TLS"),
             credentials=credentials,
             auth_config_file=self._optional_path("AUTH_CONFIG_FILE"),
+            auth_precedence=self._auth_precedence(),
             verify_ssl=self._flag("VERIFY_SSL"),
             verify_ssl_except=self._list("VERIFY_SSL_EXCEPT", _parse_host, self.errors),
             upstream_ca_file=self._optional_path("UPSTREAM_CA_FILE"),
@@ -89,6 +96,7 @@ class _Reader:
             enable_manifest_cache=self._flag("ENABLE_MANIFEST_CACHE"),
             tiers=self._tiers(),
             offline=self._flag("OFFLINE"),
+            not_found_s=self._value("NOT_FOUND_TIME", _parse_not_found_s),
             allow_push=self._flag("ALLOW_PUSH"),
             allow_push_with_own_auth=self._flag("ALLOW_PUSH_WITH_OWN_AUTH"),
             proxy_logins=self._proxy_logins(),
@@ -162,6 +170,13 @@ class _Reader:
                 patterns.append(HostPattern(credential.host, credential.port))
         return tuple(patterns)
 
+    def _mirror_registries(self) -> tuple[HostPattern, ...] | None:
+        """Return what the mirror door serves, None when nothing was said."""
+        if self._sources.find("MIRROR_REGISTRIES") is None:
+            return None
+        words = self._list("MIRROR_REGISTRIES", str, self.errors)
+        return () if words == (grammar.NONE,) else self._list("MIRROR_REGISTRIES", _parse_mirrored, self.errors)
+
     def _proxy_logins(self) -> tuple[ProxyLogin, ...]:
         """Return the logins of clients. A bad one is an error: the proxy must not be more open than it looks."""
         raw = self._sources.get("PROXY_AUTH")
@@ -229,6 +244,19 @@ class _Reader:
             reason = BY_VARIABLE["SLOW_TIER_ENABLED"].meaning.partition(": ")[2]
             self._warnings.append(raw.problem(f"no effect: {reason}; give CACHE_MAX_SIZE the room of both caches"))
 
+    def _auth_precedence(self) -> Precedence:
+        """Return AUTH_PRECEDENCE, or what the fork's ALLOW_OWN_AUTH means."""
+        named = self._value("AUTH_PRECEDENCE", grammar.parse_precedence)
+        own = self._sources.find("ALLOW_OWN_AUTH")
+        if own is None:
+            return named
+        meant = Precedence.CLIENT if self._flag("ALLOW_OWN_AUTH") else Precedence.PROXY
+        if self._sources.find("AUTH_PRECEDENCE") is None:
+            return meant
+        if (named is Precedence.PROXY) is not (meant is Precedence.PROXY):
+            self._warnings.append(own.problem(f"no effect: AUTH_PRECEDENCE={named} says otherwise"))
+        return named
+
     def _credentials(self) -> tuple[Credential, ...]:
         raw = self._sources.get("AUTH_REGISTRIES")
         if not isinstance(raw.value, str):
@@ -277,6 +305,13 @@ def _parse_password(text: str) -> str:
     return text
 
 
+def _parse_not_found_s(text: str) -> float:
+    lifetime_s = grammar.parse_duration_s(text)
+    if lifetime_s > _LONGEST_NOT_FOUND_S:
+        raise ValueError(f"longer than {_LONGEST_NOT_FOUND_S:g} s: an image that was just made would not be found")
+    return lifetime_s
+
+
 def _parse_host(text: str) -> HostPattern:
     """Return the pattern of one word; `https://` and slashes at the end are habits without a meaning."""
     bare = text.rstrip("/")
@@ -288,6 +323,12 @@ def _parse_registry(text: str) -> HostPattern:
     if not text.startswith("-"):
         return _parse_host(text)
     return dataclasses.replace(_parse_host(text[1:]), tunnelled=True)
+
+
+def _parse_mirrored(text: str) -> HostPattern:
+    """Return the pattern of one word of MIRROR_REGISTRIES; Docker Hub by any of its names is where it is."""
+    pattern = _parse_registry(text)
+    return dataclasses.replace(pattern, host=HUB.host) if pattern.host in HUB_NAMES else pattern
 
 
 def _reason(word: str, error: ValueError) -> str:

@@ -12,6 +12,8 @@ from regproxy.policy.adoption import OldCache
 from regproxy.policy.credentials import Credential
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
+from regproxy.policy.mirror import HUB
+from regproxy.policy.precedence import Precedence
 from regproxy.policy.proxy_logins import ProxyLogin
 from regproxy.policy.tiers import Tier
 from regproxy.policy.upstream_proxy import ProxyPlan
@@ -61,9 +63,17 @@ class Settings:
     """Free space that the cache leaves on its disk."""
     registries: tuple[HostPattern, ...]
     """Hosts to intercept besides the built-in ones, and exceptions; the hosts of `credentials` are among them."""
+    mirror_registries: tuple[HostPattern, ...] | None
+    """What the mirror door serves; None is Docker Hub and `registries`, nothing closes it."""
+    default_registry: str
+    """What a mirror client means that names no registry; empty for none."""
+    mirror_tls: bool
+    """True: the mirror door takes TLS, too."""
     credentials: tuple[Credential, ...]
     auth_config_file: Path | None
     """Docker's config.json, or a directory with it or with a Kubernetes `.dockerconfigjson`."""
+    auth_precedence: Precedence
+    """Whose credentials come first, a client's own or the operator's."""
     verify_ssl: bool
     verify_ssl_except: tuple[HostPattern, ...]
     """Upstreams whose certificates are not verified although `verify_ssl` is on."""
@@ -86,6 +96,8 @@ class Settings:
     """Tag tiers in the order in which they are tried; the last one, `default`, takes every tag."""
     offline: bool
     """True: no upstream is asked for anything; tunnels to hosts that are not intercepted stay."""
+    not_found_s: float
+    """How long a 404 for a manifest or blob is not asked about again; 0 asks each time."""
     allow_push: bool
     allow_push_with_own_auth: bool
     """True: pushes of clients that send an Authorization pass through."""
@@ -120,6 +132,17 @@ class Settings:
     """True: our own log level is DEBUG (the name is the predecessor's)."""
     warnings: tuple[str, ...]
     """One line for each setting that was read with doubt; no line contains a secret."""
+
+    @property
+    def mirrored(self) -> tuple[HostPattern, ...]:
+        """What the mirror door serves."""
+        return (HostPattern(HUB.host), *self.registries) if self.mirror_registries is None else self.mirror_registries
+
+    @property
+    def known_hosts(self) -> tuple[HostPattern, ...]:
+        """Registries of either door, and trusted hosts: the operator's word that their addresses are all right."""
+        mirrored = (each for each in self.mirror_registries or () if not each.tunnelled)
+        return (*self.registries, *mirrored, *self.trusted_hosts)
 
     @property
     def debug_ports(self) -> tuple[int, ...]:

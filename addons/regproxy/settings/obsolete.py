@@ -9,7 +9,6 @@ OBSOLETE: Mapping[str, str] = MappingProxyType(
         "PROXY_BUFFERING": "answers are always streamed",
         "PROXY_CONNECT_SEND_TIMEOUT": "it had none in the predecessor",
         "FORCE_UPSTREAM_HTTP_1_1": "upstreams are always asked by HTTP/1.1",
-        "ALLOW_OWN_AUTH": "a client's own credentials always come first",
         "CA_SRL_FILE": "serial numbers are random",
         "KEY_SIZE_CA": "a new CA has a P-256 key",
         "KEY_SIZE_WEB": "leaves have P-256 keys",

@@ -92,6 +92,22 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         "`-host` is never intercepted; a list",
     ),
     Setting(
+        variable="MIRROR_REGISTRIES",
+        default_note="Docker Hub and `REGISTRIES`",
+        meaning="Registries that clients may pull from with the proxy as their mirror, written as in `REGISTRIES`, "
+        "Docker Hub as `docker.io`; `none` closes the mirror door; a list",
+    ),
+    Setting(
+        variable="DEFAULT_REGISTRY",
+        default="docker.io",
+        meaning="Registry that a mirror client means when it names none (Docker's `registry-mirrors`); `none` for none",
+    ),
+    Setting(
+        variable="MIRROR_TLS",
+        default="false",
+        meaning="`true`: mirror clients may use `https`, too, with a certificate of the proxy's CA",
+    ),
+    Setting(
         variable="AUTH_REGISTRIES",
         in_yaml="credentials",
         secret=True,
@@ -114,6 +130,18 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
     Setting(
         variable="AUTH_CONFIG_FILE",
         meaning="Docker's `config.json`, or the folder of a mounted Kubernetes secret; read again when it changes",
+    ),
+    Setting(
+        variable="AUTH_PRECEDENCE",
+        default="client",
+        meaning="Whose login a read shows: `client` its own if it has one; `client-then-proxy` ours after its own was "
+        "refused; `proxy` ours wherever there is one",
+    ),
+    Setting(
+        variable="ALLOW_OWN_AUTH",
+        in_yaml="",
+        default_note="as `AUTH_PRECEDENCE`",
+        meaning="A fork's name: `false` is `AUTH_PRECEDENCE=proxy`, `true` is `client`; `AUTH_PRECEDENCE` wins over it",
     ),
     Setting(
         variable="VERIFY_SSL",
@@ -187,6 +215,12 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         variable="OFFLINE",
         default="false",
         meaning="`true`: registries and token servers are never asked; what is stored is served whatever its age",
+    ),
+    Setting(
+        variable="NOT_FOUND_TIME",
+        default="10s",
+        meaning="How long a tag, manifest or blob that the registry does not have is not asked for again; "
+        "0 to `60s`; a push through the proxy ends it",
     ),
     Setting(
         variable="ALLOW_PUSH", default="false", meaning="`true`: pushes pass through; else writing methods get 405"

@@ -20,10 +20,11 @@ from regproxy.engine.bodies import attached
 from regproxy.engine.http_layer import BodySent, Door, door
 from regproxy.oci.endpoint import Blob, Manifest
 from regproxy.origin.client import joined_address
+from regproxy.policy.openers import OpenedBy, opener_text
 from regproxy.policy.tiers import RequestClass
 from regproxy.settings import Compat
 from regproxy.stack.core import Core
-from regproxy.stack.exchange import Exchange, exchange_of
+from regproxy.stack.exchange import Exchange, exchange_of, opened_by
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +100,8 @@ class UpstreamPart(NamedTuple):
     addresses: str = ""
     times_s: str = ""
     bytes: str = ""
+    credential: str = ""
+    """Whose login the registry answered to: `client`, `operator:<user>@<host>`, or empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +152,7 @@ def log_line(entry: Entry, now_s: float) -> str:
             "image": _image(exchange),
             "error": entry.error or (exchange.error if exchange else None) or "",
             "duration_s": f"{max(0.0, now_s - entry.began_s):.3f}",
+            "credential": upstream.credential,
         }
     )
 
@@ -178,7 +182,9 @@ def _upstream(flow: http.HTTPFlow, exchange: Exchange | None) -> UpstreamPart:
     host = request.host if request.port == default_port else f"{request.host}:{request.port}"
     trace = exchange.trace if exchange else None
     if trace is not None and trace.last_host is not None:
-        return UpstreamPart(trace.last_host, trace.addresses(), trace.times_s(), str(trace.received_bytes))
+        return UpstreamPart(
+            trace.last_host, trace.addresses(), trace.times_s(), str(trace.received_bytes), trace.opener
+        )
     server, response = flow.server_conn, flow.response
     if server.timestamp_start is None or server.peername is None:
         return UpstreamPart(host)
@@ -189,7 +195,15 @@ def _upstream(flow: http.HTTPFlow, exchange: Exchange | None) -> UpstreamPart:
         joined_address(server.peername[0], server.peername[1]),
         f"{max(0.0, ended_s - began_s):.3f}" if ended_s else "",
         str(passed_bytes(response)),
+        "" if exchange is None else _shown(exchange),
     )
+
+
+def _shown(exchange: Exchange) -> str:
+    """Return whose login a request had that mitmproxy passed on."""
+    if exchange.credential is not None:
+        return opener_text(OpenedBy.OPERATOR, exchange.credential)
+    return opener_text(opened_by(exchange), None)
 
 
 class PassedBytes:

@@ -1,5 +1,7 @@
 """How the proxy's own responses are built."""
 
+import math
+import time
 from collections.abc import Mapping
 
 from mitmproxy import http
@@ -7,6 +9,7 @@ from mitmproxy import http
 from regproxy.oci.digest import Digest
 from regproxy.oci.errors import ErrorCode, error_body
 from regproxy.origin.errors import Answer
+from regproxy.policy.freshness import Status, UpstreamFailure
 
 PASSED_ON = frozenset(
     {
@@ -48,6 +51,19 @@ def oci_error(status: int, code: ErrorCode, message: str, **fields: str) -> http
     headers = {"Content-Type": "application/json; charset=utf-8"}
     headers.update({field.replace("_", "-"): value for field, value in fields.items()})
     return answer(status, headers, error_body(code, message))
+
+
+def status_for(failure: UpstreamFailure, otherwise: int) -> int:
+    """Return the status for a client when an upstream gave no answer that counts: 429 is passed on."""
+    return 429 if failure == Status(429) else otherwise
+
+
+def unavailable(status: int, reason: str, retry_at_s: float | None = None) -> http.Response:
+    """Build the answer for content that cannot be had now; `retry_at_s` is of the monotonic clock."""
+    code = ErrorCode.TOOMANYREQUESTS if status == 429 else ErrorCode.UNAVAILABLE
+    if retry_at_s is None:
+        return oci_error(status, code, reason)
+    return oci_error(status, code, reason, retry_after=str(max(1, math.ceil(retry_at_s - time.monotonic()))))
 
 
 def plain_text(status: int, text: str) -> http.Response:

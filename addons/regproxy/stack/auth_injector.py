@@ -1,4 +1,4 @@
-"""Adds the operator's credentials to requests that bring none (contract section 1.5).
+"""Chooses between a client's own credentials and the operator's (contract section 1.5, `policy.precedence`).
 
 The header is set on the request to the host it is configured for, and nowhere else: redirects of our own requests
 drop it (`regproxy.policy.redirects`), a client that follows a redirect asks again with its own fields.
@@ -13,11 +13,12 @@ from mitmproxy import http
 
 from regproxy.oci.endpoint import V1, Blob, BlobUpload, Catalog, Manifest, Other, Ping, Referrers, Tags
 from regproxy.policy.credentials import Credential, authorization_of, repository_of_scope
+from regproxy.policy.precedence import Own, Turn, turn_of
 from regproxy.stack.answers import first_value
-from regproxy.stack.client_identities import is_own_token
 from regproxy.stack.core import Core
-from regproxy.stack.exchange import Exchange, exchange_of, unanswered
+from regproxy.stack.exchange import CacheStatus, Exchange, exchange_of, unanswered
 from regproxy.stack.passed_reads import repository_read
+from regproxy.stack.upstream_requests import url
 
 
 class AuthInjector:
@@ -35,11 +36,12 @@ class AuthInjector:
             return
         own = first_value(flow.request.headers, "authorization")
         exchange.client = await self._core.identities.of(own)
-        # Contract A2: a token that was given to nobody in particular is no login of the client's.
-        is_read = repository_read(flow.request.method, exchange.endpoint) is not None
-        is_replaceable = own is None or (is_read and exchange.client.is_nobody)
-        credential = await self._of_operator(flow, exchange) if is_replaceable else None
-        if credential is not None or (own is not None and is_own_token(own)):
+        turn = await self._turn(flow, exchange, own)
+        exchange.may_fall_back = turn.then_proxys
+        credential = None
+        if not turn.own_first:
+            if own is None or repository_read(flow.request.method, exchange.endpoint) is not None:
+                credential = await self._of_operator(flow, exchange)
             own = None
             flow.request.headers.pop("authorization", None)
         exchange.client_has_credentials = own is not None
@@ -49,6 +51,15 @@ class AuthInjector:
             flow.request.headers["authorization"] = exchange.authorization
         # Meant for this proxy (RFC 9110 section 11.7.1), whatever it holds.
         flow.request.headers.pop("proxy-authorization", None)
+
+    async def _turn(self, flow: http.HTTPFlow, exchange: Exchange, own: str | None) -> Turn:
+        """Return whose credentials come first; the client's own where they may be a proof or part of a push."""
+        kind = self._core.identities.kind_of(own)
+        name = repository_read(flow.request.method, exchange.endpoint)
+        if kind is Own.NOTHING or name is None or exchange.cache_status is CacheStatus.BYPASS:
+            return Turn(own_first=kind is not Own.NOTHING)
+        has_login = await self._core.upstream.logins.has_login(url(exchange, "/v2/"), name)
+        return turn_of(self._core.settings.auth_precedence, kind, operator_has_login=has_login)
 
     async def _of_operator(self, flow: http.HTTPFlow, exchange: Exchange) -> Credential | None:
         """Return the operator's credential for a request, if it was not refused lately."""

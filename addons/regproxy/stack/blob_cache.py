@@ -25,11 +25,12 @@ from regproxy.oci.ranges import (
 from regproxy.origin.blobs import Connections, fill
 from regproxy.origin.errors import UpstreamRefused, UpstreamUnavailable
 from regproxy.policy.freshness import NotAsked
-from regproxy.stack.answers import answer, content_fields, oci_error, relay
+from regproxy.stack.answers import answer, content_fields, oci_error, relay, status_for, unavailable
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
+from regproxy.stack.not_found import Absent
 from regproxy.stack.reads import Read
-from regproxy.stack.upstream_requests import content_request
+from regproxy.stack.upstream_requests import content_request, fingerprint
 from regproxy.store.errors import IngestFailed, StoreError, StoreFull
 from regproxy.store.ingest import Ingest
 
@@ -101,6 +102,8 @@ class BlobCache:
             exchange.cache_status = CacheStatus.HIT
             self._core.store_worked()
             respond(flow, stored)
+        elif self._is_absent(flow, exchange, blob):
+            exchange.cache_status = CacheStatus.HIT
         elif flow.request.method == "HEAD":
             # Left to the registry: its HEAD and GET lead to URLs that are signed apart, and some storage answers no
             # HEAD at all.
@@ -109,11 +112,29 @@ class BlobCache:
             exchange.cache_status = CacheStatus.MISS
             await self._download(flow, exchange, blob)
 
+    def _is_absent(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> bool:
+        """Answer for a registry that said 404 a moment ago, unless the client wants to hear it from itself."""
+        absent = self._absent(exchange, blob)
+        if "no-cache" in flow.request.headers.get("cache-control", "").lower():
+            self._core.not_found.forget(absent)
+        head = flow.request.method == "HEAD"
+        known = self._core.not_found.find(absent, head=head)
+        if known is None:
+            return False
+        exchange.error = f"{exchange.registry} answered 404 a moment ago"
+        flow.response = relay(known, head=head)
+        return True
+
+    def _absent(self, exchange: Exchange, blob: Blob) -> Absent:
+        own = fingerprint(self._core.upstream.callers, exchange)
+        return Absent(exchange.registry, blob.name, str(blob.digest), (), own)
+
     async def _download(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> None:
         """Join the running download of this digest, or start it."""
         settings = self._core.settings
         connections = Connections(settings.download_connections, settings.download_part_bytes)
         request = content_request("GET", flow, exchange, blob)
+        writes = self._core.not_found.writes
         for _ in range(OTHERS_REFUSALS):
             ours = False
 
@@ -130,11 +151,12 @@ class BlobCache:
                     # Refused to someone else, of another repository perhaps: that says nothing about this client.
                     continue
                 exchange.error = str(error)
+                self._core.not_found.keep(self._absent(exchange, blob), error.answer, method="GET", writes=writes)
                 flow.response = relay(error.answer, head=False)
             except UpstreamUnavailable as error:
                 exchange.error = str(error)
-                status = 504 if isinstance(error.failure, NotAsked) else 502
-                flow.response = oci_error(status, ErrorCode.UNAVAILABLE, str(error))
+                otherwise = 504 if isinstance(error.failure, NotAsked) else 502
+                flow.response = unavailable(status_for(error.failure, otherwise), str(error), error.retry_at_s)
             else:
                 if is_far_ahead(flow.request.headers.get("range"), size_bytes, ingest.contiguous_bytes):
                     exchange.cache_status = CacheStatus.BYPASS

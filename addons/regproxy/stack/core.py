@@ -12,6 +12,7 @@ from regproxy.settings import Settings
 from regproxy.stack.accepted_logins import AcceptedLogins
 from regproxy.stack.client_identities import ClientIdentities
 from regproxy.stack.credentials import credential_source, intercepting
+from regproxy.stack.not_found import NotFound
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
 
@@ -36,6 +37,8 @@ class Core:
         """Which logins of clients were right."""
         self.own_ports: set[int] = set()
         """The proxy's port and those of its web interface: what nobody may reach through the proxy."""
+        self.not_found = NotFound(0.0)
+        """What registries did not have a moment ago."""
         self.lookup: Lookup = system_lookup
         """How the names of upstreams become addresses."""
 
@@ -44,6 +47,7 @@ class Core:
         self._credentials = credential_source(settings)
         self._settings = intercepting(settings, self._credentials.places())
         self.own_ports = {settings.listen_port}
+        self.not_found = NotFound(settings.not_found_s)
         self.lookup = lookup_at(settings.nameservers) if settings.nameservers else system_lookup
 
     def start(self, store: Store, upstream: AuthorizedUpstream, authority: Authority) -> None:

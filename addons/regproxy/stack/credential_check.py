@@ -4,20 +4,21 @@ Checked in the background when the port is open. A registry that is down, slow o
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Iterable
 from typing import Literal
-from urllib.parse import quote, urlencode
 
 from regproxy.oci.challenge import Challenge, parse_challenges
 from regproxy.oci.names import HTTPS_PORT
-from regproxy.origin.client import Upstream, UpstreamRequest, header_pairs
+from regproxy.origin.authorized import AuthorizedUpstream
 from regproxy.origin.credential_source import CredentialSource, Held
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
+from regproxy.origin.request import UpstreamRequest, header_pairs
+from regproxy.origin.tokens import TokenRefused
 from regproxy.policy.credentials import DOCKER_HUB_ALIASES, Credential, authorization_of
 from regproxy.policy.docker_config import Place
 from regproxy.policy.interception import HostPattern, find_pattern
+from regproxy.policy.realms import RealmRefused, accept_realm
 from regproxy.policy.redirects import Url
 
 logger = logging.getLogger(__name__)
@@ -25,17 +26,18 @@ logger = logging.getLogger(__name__)
 CHECK_LIMIT_S = 30.0
 """For one credential: a registry that needs longer is told as one that does not answer."""
 
-BODY_LIMIT_BYTES = 256 * 1024
-"""Tokens of Google's registries have many kB."""
+BODY_LIMIT_BYTES = 64 * 1024
+USER_AGENT = "registry-proxy"
 
 HUB_API_HOST = "registry-1.docker.io"
-_HUB_TOKEN_HOST = "auth.docker.io"  # noqa: S105 - a host
 
 type Result = Literal["works", "refused", "unreachable", "not checked"]
 
 
-async def report_credentials(source: CredentialSource, upstream: Upstream, listed: Iterable[HostPattern]) -> None:
-    """Log one line for each credential; `listed` are the hosts that may be asked besides a credential's own."""
+async def report_credentials(
+    source: CredentialSource, upstream: AuthorizedUpstream, listed: Iterable[HostPattern]
+) -> None:
+    """Log one line for each credential; `listed` says which hosts are spoken to in plain http."""
     patterns = tuple(listed)
     async for held in source.held():
         if held.credential is None:
@@ -54,7 +56,7 @@ async def report_credentials(source: CredentialSource, upstream: Upstream, liste
 
 
 async def _limited(
-    held: Held, credential: Credential, upstream: Upstream, listed: tuple[HostPattern, ...]
+    held: Held, credential: Credential, upstream: AuthorizedUpstream, listed: tuple[HostPattern, ...]
 ) -> tuple[Result, str]:
     try:
         async with asyncio.timeout(CHECK_LIMIT_S):
@@ -66,7 +68,7 @@ async def _limited(
 
 
 async def try_credential(
-    place: Place, credential: Credential, upstream: Upstream, listed: tuple[HostPattern, ...]
+    place: Place, credential: Credential, upstream: AuthorizedUpstream, listed: tuple[HostPattern, ...]
 ) -> tuple[Result, str]:
     """Return whether a registry takes a credential, and why not. Raises UpstreamUnavailable, AnswerTooLarge."""
     host = HUB_API_HOST if place.host in DOCKER_HUB_ALIASES else place.host
@@ -76,6 +78,7 @@ async def try_credential(
     anonymous = await _get(upstream, url, None)
     if anonymous.status in (200, 404):
         # Open to all, or no registry but a token server: what is wrong may still be refused, what is right not told.
+        # It does not rest: a token server may want passwords elsewhere only.
         with_login = await _get(upstream, url, authorization_of(credential))
         if with_login.status in (401, 403):
             return _verdict(with_login, url.origin)
@@ -84,45 +87,24 @@ async def try_credential(
     if challenge is None:
         return "unreachable", f"{url.origin}/v2/ answers {anonymous.status} without a challenge"
     if challenge.scheme == "bearer" and not credential.registry_token:
-        return await _ask_token_server(challenge, url, credential, upstream, listed)
-    return _verdict(await _get(upstream, url, authorization_of(credential)), url.origin)
+        return await _ask_token_server(challenge, url, credential, upstream)
+    shown = await _get(upstream, url, authorization_of(credential))
+    if shown.status == 401 and authorization_of(credential) is not None:
+        upstream.logins.rest(credential, url.origin)
+    return _verdict(shown, url.origin)
 
 
 async def _ask_token_server(
-    challenge: Challenge, registry: Url, credential: Credential, upstream: Upstream, listed: tuple[HostPattern, ...]
+    challenge: Challenge, registry: Url, credential: Credential, upstream: AuthorizedUpstream
 ) -> tuple[Result, str]:
-    """Ask for a token that opens nothing: whether one is given shows whether the login is right."""
-    if credential.identity_token:
-        return "not checked", "an identity token"
     try:
-        realm = Url.parse(challenge.params.get("realm", ""))
-    except ValueError:
-        return "unreachable", f"{registry.origin} names no token server"
-    if not _may_ask(realm, registry, listed):
-        return (
-            "not checked",
-            f"{registry.origin} sends to {realm.origin}: list that host in TRUSTED_HOSTS if it is right",
-        )
-    separator = "&" if "?" in realm.target else "?"
-    query = urlencode({"service": challenge.params.get("service", "")}, quote_via=quote)
-    target = Url(realm.scheme, realm.host, realm.port, f"{realm.target}{separator}{query}")
-    answer = await _get(upstream, target, authorization_of(credential))
-    if answer.status == 200 and not _has_token(answer.body):
-        return "unreachable", f"{realm.origin} gives no token"
-    return _verdict(answer, realm.origin)
-
-
-def _may_ask(realm: Url, registry: Url, listed: tuple[HostPattern, ...]) -> bool:
-    """Whether a password may go to the token server that a registry names: only a host that is known to belong to it.
-
-    That is the registry's own host, a parent of it (gitlab.com for registry.gitlab.com), Docker Hub's, a listed one.
-    """
-    if realm.scheme not in (registry.scheme, "https"):
-        return False
-    if realm.host == registry.host or (registry.host, realm.host) == (HUB_API_HOST, _HUB_TOKEN_HOST):
-        return True
-    is_parent = "." in realm.host and registry.host.endswith(f".{realm.host}")
-    return is_parent or find_pattern(realm.host, realm.port, listed) is not None
+        realm = accept_realm(registry, challenge)
+        await upstream.logins.try_at(realm, registry, credential, USER_AGENT)
+    except RealmRefused as error:
+        return "not checked", str(error)
+    except TokenRefused as error:
+        return "refused", f"{realm.url.origin} answers {error.status}"
+    return "works", ""
 
 
 def _fields(answer: Answer, name: str) -> list[str]:
@@ -131,14 +113,6 @@ def _fields(answer: Answer, name: str) -> list[str]:
 
 def _answerable(challenges: list[Challenge]) -> Challenge | None:
     return next((challenge for challenge in challenges if challenge.scheme in ("bearer", "basic")), None)
-
-
-def _has_token(body: bytes) -> bool:
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and bool(content.get("token") or content.get("access_token"))
 
 
 def _verdict(answer: Answer, asked: str) -> tuple[Result, str]:
@@ -151,6 +125,6 @@ def _verdict(answer: Answer, asked: str) -> tuple[Result, str]:
             return "unreachable", f"{asked} answers {status}"
 
 
-async def _get(upstream: Upstream, url: Url, authorization: str | None) -> Answer:
-    headers = header_pairs({"Authorization": authorization, "User-Agent": "registry-proxy"})
+async def _get(upstream: AuthorizedUpstream, url: Url, authorization: str | None) -> Answer:
+    headers = header_pairs({"Authorization": authorization, "User-Agent": USER_AGENT})
     return await upstream.ask(UpstreamRequest("GET", url, headers), BODY_LIMIT_BYTES)

@@ -11,6 +11,7 @@ from regproxy.oci.names import Registry
 from regproxy.origin.trace import Trace
 from regproxy.policy.credentials import Credential
 from regproxy.policy.identities import NOBODY, Identity
+from regproxy.policy.openers import OpenedBy
 from regproxy.policy.tiers import RequestClass
 
 
@@ -50,6 +51,8 @@ class Exchange:
     """Who asks, by what the client itself sent."""
     client_has_credentials: bool = False
     """Whether the authorization is the client's own."""
+    may_fall_back: bool = False
+    """Whether the proxy's login may follow when the client's own is refused."""
     credential: Credential | None = None
     """The operator's, if the authorization is its password."""
     cache_status: CacheStatus = CacheStatus.NONE
@@ -57,6 +60,8 @@ class Exchange:
     """What was asked of the registry for this request, by our own client; None when nothing was."""
     answered_at_s: float | None = None
     """When the answer's head went out, Unix time."""
+    namespace: str | None = None
+    """What a client of the mirror door calls the registry; None when the request came by the proxy door."""
     error: str | None = None
     """Why the answer is not the one hoped for, in words."""
 
@@ -69,6 +74,12 @@ def trace_of(exchange: Exchange) -> Trace:
     if exchange.trace is None:
         exchange.trace = Trace()
     return exchange.trace
+
+
+def opened_by(exchange: Exchange) -> OpenedBy:
+    """Return whose login is sent upstream with the client's own Authorization; nobody's if there is none."""
+    is_clients = exchange.client_has_credentials and not exchange.client.is_nobody
+    return OpenedBy.CLIENT if is_clients else OpenedBy.NOBODY
 
 
 def begin(flow: http.HTTPFlow, exchange: Exchange) -> None:

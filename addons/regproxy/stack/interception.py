@@ -24,6 +24,7 @@ from regproxy.engine.connect_layer import (
     Verdict,
     Via,
     connect_head,
+    door_tls_layer,
 )
 from regproxy.engine.http_layer import Door, RegistryHttpLayer, door
 from regproxy.engine.warm_connection import CONNECT_START
@@ -42,6 +43,7 @@ from regproxy.stack.client_login import CHALLENGE, REASON, ClientLogin
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import Exchange, begin
 
+_TLS_HANDSHAKE = 0x16  # RFC 8446 section 5.1
 _HTTP_METHOD_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
@@ -66,7 +68,9 @@ class Interception:
         if not start:
             return
         # A head may come in pieces. What cannot be a request either is refused by the same layer.
-        if CONNECT_START.startswith(start) or start[0] not in _HTTP_METHOD_BYTES:
+        if start[0] == _TLS_HANDSHAKE and self._core.settings.mirror_tls:
+            nextlayer.layer = door_tls_layer(nextlayer.context)
+        elif CONNECT_START.startswith(start) or start[0] not in _HTTP_METHOD_BYTES:
             nextlayer.layer = ConnectLayer(nextlayer.context)
         else:
             nextlayer.layer = RegistryHttpLayer(nextlayer.context, HTTPMode.regular)
@@ -140,9 +144,7 @@ class Interception:
         settings = self._core.settings
         if any((proxy.host, proxy.port) == (host, port) for proxy in settings.upstream_proxies.proxies):
             return
-        is_listed_host = is_intercepted(host, port, settings.registries) or is_listed(
-            host, port, settings.trusted_hosts
-        )
+        is_listed_host = is_intercepted(host, port, settings.registries) or is_listed(host, port, settings.known_hosts)
         as_the_system_does = not settings.nameservers and not settings.disable_ipv6
         is_mapped = find_mapping(host, settings.upstream_mappings) is not None
         if is_listed_host and as_the_system_does and not is_mapped and port not in self._core.own_ports:
@@ -172,7 +174,7 @@ class Interception:
         except EndpointError as error:
             flow.response = oci_error(400, error.code, str(error))
             return
-        if flow.request.method in ("GET", "HEAD") and _has_body(flow.request):
+        if flow.request.method in ("GET", "HEAD") and has_body(flow.request):
             # RFC 9110 section 9.3.1: content in a GET has no defined meaning, and is how requests are smuggled past a
             # cache.
             flow.response = oci_error(400, ErrorCode.UNSUPPORTED, "a GET or HEAD request must not have a body")
@@ -214,5 +216,6 @@ def names_host(host_field: str | None, registry: Registry) -> bool:
     return host == registry.host
 
 
-def _has_body(request: http.Request) -> bool:
+def has_body(request: http.Request) -> bool:
+    """Whether more than a head is announced."""
     return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"

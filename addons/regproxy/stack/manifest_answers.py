@@ -11,20 +11,28 @@ from regproxy.oci.digest import Digest
 from regproxy.oci.endpoint import Manifest
 from regproxy.oci.media_types import is_accepted
 from regproxy.oci.names import Registry
-from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.errors import Answer
-from regproxy.stack.answers import content_fields, passed_on
+from regproxy.origin.request import UpstreamRequest
+from regproxy.policy.freshness import NotAsked, TimedOut, UpstreamFailure
+from regproxy.stack.answers import content_fields, passed_on, status_for
 from regproxy.stack.exchange import CacheStatus
+from regproxy.stack.not_found import Absent
 from regproxy.store.hot import StoredManifest
 from regproxy.store.records import TagKey, TagRecord
 
 
 class Unobtainable(Exception):  # noqa: N818 - the state of the manifest
-    """There is no answer to give; `status` is what the client gets."""
+    """There is no answer to give; `status` is what the client gets, and `retry_at_s` (monotonic) when to come back."""
 
-    def __init__(self, reason: str, status: int) -> None:
+    def __init__(self, reason: str, status: int, retry_at_s: float | None = None) -> None:
         super().__init__(reason)
         self.status = status
+        self.retry_at_s = retry_at_s
+
+    @classmethod
+    def because(cls, reason: str, failure: UpstreamFailure, retry_at_s: float | None) -> Self:
+        """Choose the status by how the upstream failed."""
+        return cls(reason, status_for(failure, 504 if isinstance(failure, TimedOut | NotAsked) else 502), retry_at_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,8 @@ class Wanted:
     head: bool
     lifetime_s: float
     """How long an answer for this tag is fresh; 0 revalidates every time."""
+    insists: bool
+    """Whether the client wants the registry's own word (`Cache-Control: no-cache`)."""
 
     @property
     def tag_key(self) -> TagKey:
@@ -52,21 +62,36 @@ class Pull(Wanted):
     head_request: UpstreamRequest
     forgotten_tags: int
     """How many tags the store had been told to forget when the request came (`Store.forgotten_tags`)."""
+    absent: Absent
+    """What is remembered if the registry does not have it."""
+    writes: int
+    """`NotFound.writes` when the request came."""
 
     @classmethod
-    def of(
-        cls, wanted: Wanted, get_request: UpstreamRequest, head_request: UpstreamRequest, forgotten_tags: int
+    def of(  # noqa: PLR0913 - one for each field
+        cls,
+        wanted: Wanted,
+        get_request: UpstreamRequest,
+        head_request: UpstreamRequest,
+        *,
+        forgotten_tags: int,
+        fingerprint: str,
+        writes: int,
     ) -> Self:
         """Add to what is wanted how to ask for it."""
+        reference = str(wanted.manifest.reference)
         return cls(
             wanted.registry,
             wanted.manifest,
             wanted.accepted,
             wanted.head,
             wanted.lifetime_s,
+            wanted.insists,
             get_request=get_request,
             head_request=head_request,
             forgotten_tags=forgotten_tags,
+            absent=Absent(wanted.registry, wanted.manifest.name, reference, wanted.accepted, fingerprint),
+            writes=writes,
         )
 
     @property

@@ -7,18 +7,17 @@ from mitmproxy import http
 
 from regproxy.oci.digest import Digest
 from regproxy.oci.endpoint import Manifest
-from regproxy.oci.errors import ErrorCode
 from regproxy.oci.media_types import accepted_manifest_types
 from regproxy.policy.tiers import tag_lifetime_s
-from regproxy.stack.answers import answer, oci_error
+from regproxy.stack.answers import answer, unavailable
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
 from regproxy.stack.manifest_answers import Pull, Served, Unobtainable, Wanted
 from regproxy.stack.manifests import ManifestSource
 from regproxy.stack.reads import Read
-from regproxy.stack.upstream_requests import content_request
+from regproxy.stack.upstream_requests import content_request, fingerprint
 
-STALE_WARNING = '299 - "registry-proxy: the registry gave no answer, this is the last good one"'
+STALE_WARNING = '299 - "registry-proxy: the registry gave no new answer, this is the last good one"'
 """distribution-spec, "Warnings": a registry may say so, and clients may show it."""
 
 
@@ -42,7 +41,7 @@ class ManifestCache:
                     served = await self._source.serve(self._pull(flow, exchange, manifest))
                 except Unobtainable as error:
                     exchange.error = str(error)
-                    flow.response = oci_error(error.status, ErrorCode.UNAVAILABLE, str(error))
+                    flow.response = unavailable(error.status, str(error), error.retry_at_s)
                     return
                 respond(flow, exchange, served)
             case _:
@@ -58,10 +57,13 @@ class ManifestCache:
             get_request=content_request("GET", flow, exchange, manifest),
             head_request=content_request("HEAD", flow, exchange, manifest),
             forgotten_tags=self._core.store.forgotten_tags,
+            fingerprint=fingerprint(self._core.upstream.callers, exchange),
+            writes=self._core.not_found.writes,
         )
 
     def _wanted(self, exchange: Exchange, manifest: Manifest, read: Read) -> Wanted:
         settings = self._core.settings
+        insists = "no-cache" in read.cache_control.lower()
         lifetime_s = (
             float("inf")
             if isinstance(manifest.reference, Digest)
@@ -72,7 +74,8 @@ class ManifestCache:
             manifest=manifest,
             accepted=accepted_manifest_types(read.accept),
             head=read.is_head,
-            lifetime_s=0.0 if "no-cache" in read.cache_control.lower() else lifetime_s,
+            lifetime_s=0.0 if insists else lifetime_s,
+            insists=insists,
         )
 
 

@@ -6,17 +6,20 @@ the tag has moved; when the registry fails to answer, the last good answer is se
 and 404 are answers, not failures (`policy.freshness`).
 """
 
+import dataclasses
 import time
 from contextlib import nullcontext
 
 from regproxy.oci.descriptor import Descriptor
 from regproxy.oci.digest import Digest
-from regproxy.origin.client import UpstreamRequest
-from regproxy.origin.errors import AnswerTooLarge, UpstreamUnavailable
+from regproxy.oci.media_types import is_accepted
+from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
 from regproxy.origin.patience import within
+from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.single_flight import SingleFlight
 from regproxy.policy.breaker import Need
-from regproxy.policy.freshness import NotAsked, Status, TimedOut, is_fresh, stale_allowed
+from regproxy.policy.freshness import Status, TimedOut, is_fresh, stale_allowed
+from regproxy.policy.quota import parse_quota, spares
 from regproxy.stack.answers import content_fields, passed_on
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus
@@ -69,14 +72,22 @@ class ManifestSource:
     async def serve(self, pull: Pull) -> Served:
         """Return the answer. Raises `Unobtainable`."""
         if isinstance(pull.manifest.reference, Digest):
-            return await self._stored(pull, pull.manifest.reference, CacheStatus.HIT) or await self._shared_ask(
-                pull, None
-            )
+            return await self._stored(pull, pull.manifest.reference, CacheStatus.HIT) or await self._asked(pull, None)
         record = await self._record(pull.tag_key)
         if record is not None and is_fresh(record.checked_at_s, pull.lifetime_s, time.time()):
             served = await self._recorded(pull, record, CacheStatus.HIT)
             if served is not None:
                 return served
+        return await self._asked(pull, record)
+
+    async def _asked(self, pull: Pull, record: TagRecord | None) -> Served:
+        """Ask the registry, unless it has just said that it has nothing."""
+        if pull.insists:
+            self._core.not_found.forget(pull.absent)
+        known = self._core.not_found.find(pull.absent, head=pull.head)
+        if known is not None:
+            reason = f"{pull.registry} answered 404 a moment ago"
+            return dataclasses.replace(relayed(pull, known, CacheStatus.HIT), reason=reason)
         return await self._shared_ask(pull, record)
 
     async def _shared_ask(self, pull: Pull, record: TagRecord | None) -> Served:
@@ -85,11 +96,13 @@ class ManifestSource:
 
     async def _ask(self, pull: Pull, record: TagRecord | None) -> Served:
         fallback = None if record is None else await self._last_good(pull, record)
+        fallback = fallback or await self._last_good_of_others(pull)
+        retry_at_s: float | None = None
         try:
             async with within(REVALIDATION_LIMIT_S, Need.OPTIONAL) if fallback is not None else nullcontext():
-                served = await self._from_registry(pull, record)
+                served = await self._from_registry(pull, record, dispensable=fallback is not None and not pull.insists)
         except UpstreamUnavailable as error:
-            reason, failure = str(error), error.failure
+            reason, failure, retry_at_s = str(error), error.failure, error.retry_at_s
         except TimeoutError:
             reason, failure = f"{pull.registry} did not answer in {REVALIDATION_LIMIT_S:g} s", TimedOut()
         except AnswerTooLarge as error:
@@ -102,13 +115,14 @@ class ManifestSource:
             return Served(
                 fallback.status, fallback.fields, fallback.body, fallback.length_bytes, CacheStatus.STALE, reason
             )
-        raise Unobtainable(reason, 504 if isinstance(failure, TimedOut | NotAsked) else 502)
+        raise Unobtainable.because(reason, failure, retry_at_s)
 
-    async def _from_registry(self, pull: Pull, record: TagRecord | None) -> Served:
+    async def _from_registry(self, pull: Pull, record: TagRecord | None, *, dispensable: bool) -> Served:
         """Revalidate a stale record by HEAD, or fetch."""
         if record is None:
             return await self._fetch(pull, CacheStatus.MISS)
-        head = await self._core.upstream.ask(pull.head_request, MANIFEST_LIMIT_BYTES)
+        head_request = dataclasses.replace(pull.head_request, dispensable=dispensable)
+        head = await self._core.upstream.ask(head_request, MANIFEST_LIMIT_BYTES)
         if stale_allowed(Status(head.status)):
             return relayed(pull, head, CacheStatus.EXPIRED)
         moved_to = described(head)
@@ -117,6 +131,8 @@ class ManifestSource:
             if served is not None:
                 await self._remember(pull, TagRecord(record.descriptor, time.time(), record.previous))
                 return served
+        if dispensable and head.status == 200:
+            _keep_low_quota(pull, head)
         if pull.head and head.status == 200:
             await self._remember_moved(pull, record, moved_to)
             return relayed(pull, head, CacheStatus.EXPIRED)
@@ -127,7 +143,7 @@ class ManifestSource:
         """Pass the client's request on and keep what a GET brings."""
         answer = await self._core.upstream.ask(pull.request, MANIFEST_LIMIT_BYTES)
         if answer.status != 200:
-            await self._forget_if_gone(pull, answer.status)
+            await self._forget_if_gone(pull, answer)
             return relayed(pull, answer, status)
         if pull.head:
             await self._remember_moved(pull, record, described(answer))
@@ -137,9 +153,12 @@ class ManifestSource:
         fields = passed_on(answer) | content_fields(descriptor.digest, descriptor.media_type)
         return Served(200, fields, answer.body, None, status)
 
-    async def _forget_if_gone(self, pull: Pull, status: int) -> None:
+    async def _forget_if_gone(self, pull: Pull, answer: Answer) -> None:
         """Forget a tag that the registry does not have any more: an outage must not bring it back."""
-        if status == 404 and not isinstance(pull.manifest.reference, Digest):
+        if answer.status != 404:
+            return
+        self._core.not_found.keep(pull.absent, answer, method=pull.request.method, writes=pull.writes)
+        if not isinstance(pull.manifest.reference, Digest):
             try:
                 await self._core.store.forget_tag(str(pull.registry), pull.manifest.name, pull.manifest.reference)
             except StoreError as error:
@@ -186,6 +205,26 @@ class ManifestSource:
             served = await self._recorded(pull, TagRecord(record.previous, record.checked_at_s), CacheStatus.STALE)
         return served
 
+    async def _last_good_of_others(self, pull: Pull) -> Served | None:
+        """Return what clients that accept other types have got for a tag, if this one accepts it, too.
+
+        In an outage an image that one kind of client has pulled is there for all of them.
+        """
+        if isinstance(pull.manifest.reference, Digest):
+            return None
+        key = pull.tag_key
+        try:
+            records = await self._core.store.tag_records(key.registry, key.name, key.tag)
+        except StoreError as error:
+            self._core.store_failed(error)
+            return None
+        for record in records:
+            if is_accepted(record.descriptor.media_type, pull.accepted):
+                served = await self._recorded(pull, record, CacheStatus.STALE)
+                if served is not None:
+                    return served
+        return None
+
     async def _recorded(self, pull: Pull, record: TagRecord, status: CacheStatus) -> Served | None:
         """Serve what a record points to. A HEAD needs the record only."""
         if pull.head:
@@ -211,3 +250,12 @@ class ManifestSource:
         if stored is not None:
             stored.close()
         return stored is not None
+
+
+def _keep_low_quota(pull: Pull, head: Answer) -> None:
+    """Raise `UpstreamUnavailable` when what a tag has moved to would cost of a low quota."""
+    now_s = time.time()
+    quota = parse_quota(head.headers, now_s)
+    if quota is not None and spares(quota, "GET", now_s):
+        left = f"{quota.remaining} of {quota.limit}"
+        raise UpstreamUnavailable(f"the tag has moved, but the quota at {pull.registry} is low ({left})", Status(429))

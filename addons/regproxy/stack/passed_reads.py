@@ -1,18 +1,28 @@
-"""Reads that go through to the registry: tags, referrers, HEAD of a blob. They get a token too, where one is wanted.
+"""Reads that no cache answers: tags, referrers, HEAD of a blob that is not stored. They log in like a pull's others.
 
-A client that was told at `/v2/` that no login is needed would not know what to do with a 401 here. There is no second
-attempt: the answer streams through, so a token is only used where the registry's challenge is known already.
+Our own client asks, so that a 401 is followed by a second attempt, and a redirect of a HEAD by the storage's answer:
+clients want the length. What cannot be had so goes through to the registry as it came, with one attempt: a list that
+is too long for memory, a blob that the cache cannot store, a HEAD that the storage does not answer.
 """
 
+import logging
 from typing import assert_never
 
 from mitmproxy import http
 
 from regproxy.oci.endpoint import V1, Blob, BlobUpload, Catalog, Endpoint, Manifest, Other, Ping, Referrers, Tags
+from regproxy.oci.errors import ErrorCode
+from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
 from regproxy.policy.realms import Access
+from regproxy.stack.answers import answer, content_fields, oci_error, relay
 from regproxy.stack.core import Core
-from regproxy.stack.exchange import unanswered
-from regproxy.stack.upstream_requests import url
+from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
+from regproxy.stack.upstream_requests import read_request, url
+
+logger = logging.getLogger(__name__)
+
+LIST_LIMIT_BYTES = 16 * 1024 * 1024
+"""Docker's registry lists all tags at once: 16 MiB are 200,000 long ones."""
 
 
 class PassedReads:
@@ -24,16 +34,52 @@ class PassedReads:
         self._core = core
 
     async def request(self, flow: http.HTTPFlow) -> None:
-        """Show the registry what the proxy has, if the client has nothing of its own."""
+        """Ask for the client, or show the registry what the proxy has, if the client has nothing of its own."""
         exchange = unanswered(flow)
-        if exchange is None or exchange.client_has_credentials:
+        name = None if exchange is None else repository_read(flow.request.method, exchange.endpoint)
+        if exchange is None or name is None:
             return
-        name = repository_read(flow.request.method, exchange.endpoint)
-        if name is None:
-            return
-        shown = await self._core.upstream.logins.before(url(exchange, "/v2/"), Access(name))
-        if shown.header is not None:
-            flow.request.headers["authorization"] = shown.header
+        if exchange.cache_status is not CacheStatus.BYPASS and flow.request.path.isascii():
+            await self._ask(flow, exchange, name)
+        if flow.response is None and not exchange.client_has_credentials:
+            shown = await self._core.upstream.logins.before(url(exchange, "/v2/"), Access(name))
+            exchange.credential = shown.credential
+            if shown.header is not None:
+                flow.request.headers["authorization"] = shown.header
+
+    async def _ask(self, flow: http.HTTPFlow, exchange: Exchange, name: str) -> None:
+        """Set the registry's answer, unless it is one that must stream."""
+        request = flow.request
+        match exchange.endpoint:
+            case Tags() | Referrers():
+                pass
+            case Blob() if request.method == "HEAD":
+                pass
+            case _:
+                return
+        asked = read_request(request.method, flow, exchange, name, request.path)
+        try:
+            upstream = await self._core.upstream.ask(asked, LIST_LIMIT_BYTES)
+        except UpstreamUnavailable as error:
+            exchange.error = str(error)
+            flow.response = oci_error(502, ErrorCode.UNAVAILABLE, str(error))
+        except AnswerTooLarge as error:
+            logger.info("%s: it streams through", error)
+        else:
+            is_registrys = upstream.origin == asked.url.origin
+            if isinstance(exchange.endpoint, Blob):
+                flow.response = _of_blob(exchange.endpoint, upstream, is_registrys=is_registrys)
+            elif upstream.headers.get("Content-Encoding", "identity") == "identity":
+                flow.response = relay(upstream, head=request.method == "HEAD")
+
+
+def _of_blob(blob: Blob, head: Answer, *, is_registrys: bool) -> http.Response | None:
+    """Return the answer to a HEAD; None when it is the storage's, which answers a GET perhaps."""
+    length = head.headers.get("Content-Length", "")
+    if head.status == 200 and length.isdecimal():
+        fields = content_fields(blob.digest, head.headers.get("Content-Type", "application/octet-stream"))
+        return answer(200, fields, length_bytes=int(length))
+    return relay(head, head=True) if is_registrys else None
 
 
 def repository_read(method: str, endpoint: Endpoint) -> str | None:

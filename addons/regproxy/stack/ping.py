@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from mitmproxy import http
 
 from regproxy.oci.endpoint import Ping
-from regproxy.oci.errors import ErrorCode
 from regproxy.oci.names import Registry
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
 from regproxy.origin.patience import within
@@ -31,7 +30,7 @@ from regproxy.policy.credentials import Credential
 from regproxy.policy.freshness import Status, stale_allowed
 from regproxy.policy.identities import token_of_header
 from regproxy.policy.interception import is_intercepted
-from regproxy.stack.answers import answer, oci_error, relay
+from regproxy.stack.answers import answer, relay, status_for, unavailable
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
 from regproxy.stack.manifests import REVALIDATION_LIMIT_S
@@ -109,7 +108,7 @@ class RegistryPing:
         except (UpstreamUnavailable, AnswerTooLarge) as error:
             exchange.error = str(error)
             if not may_stand_in:
-                flow.response = oci_error(503, ErrorCode.UNAVAILABLE, f"{error}: the credentials cannot be checked now")
+                flow.response = _not_checked(error)
         else:
             if has_credentials:
                 self._learn(exchange, upstream)
@@ -181,6 +180,13 @@ class RegistryPing:
     async def _send(self, flow: http.HTTPFlow, exchange: Exchange, *, takes_tokens: bool) -> Answer:
         request = ping_request(flow, exchange, takes_tokens=takes_tokens)
         return await self._core.upstream.ask(request, BODY_LIMIT_BYTES)
+
+
+def _not_checked(error: UpstreamUnavailable | AnswerTooLarge) -> http.Response:
+    reason = f"{error}: the credentials cannot be checked now"
+    if isinstance(error, AnswerTooLarge):
+        return unavailable(503, reason)
+    return unavailable(status_for(error.failure, 503), reason, error.retry_at_s)
 
 
 def _is_lasting(upstream: Answer) -> bool:

@@ -2,7 +2,7 @@
 
 from mitmproxy import http
 
-from regproxy.oci.endpoint import V1, Blob, Endpoint, Manifest, Other
+from regproxy.oci.endpoint import V1, Blob, BlobUpload, Endpoint, Manifest, Other
 from regproxy.settings import Settings
 from regproxy.stack.answers import first_value, plain_text
 from regproxy.stack.core import Core
@@ -46,7 +46,14 @@ class PushBypass:
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Forget a tag that was pushed or deleted, before the client hears of it and asks for it."""
         exchange = exchange_of(flow)
-        if exchange is None or flow.response is None or flow.request.method not in {"PUT", "DELETE"}:
+        if exchange is None or flow.response is None or flow.request.method not in WRITES:
+            return
+        match exchange.endpoint:
+            case Blob(name) | BlobUpload(name) | Manifest(name) if 200 <= flow.response.status_code < 300:
+                self._core.not_found.written(exchange.registry, name)
+            case _:
+                pass
+        if flow.request.method not in {"PUT", "DELETE"}:
             return
         match exchange.endpoint:
             case Manifest(name, str() as tag) if 200 <= flow.response.status_code < 300:

@@ -3,9 +3,9 @@
 from mitmproxy import http
 
 from regproxy.engine.http_layer import Door, door
-from regproxy.oci.errors import ErrorCode
-from regproxy.stack.answers import answer, oci_error, plain_text
+from regproxy.stack.answers import answer, plain_text
 from regproxy.stack.core import Core
+from regproxy.stack.setup_answers import setup_answer
 from regproxy.stack.setup_pages import index_page, systemd_script
 
 GREETING = "docker-registry-proxy: The docker caching proxy is working!"
@@ -13,7 +13,7 @@ GREETING = "docker-registry-proxy: The docker caching proxy is working!"
 
 
 class SetupResponder:
-    """Answers every origin-form request to the proxy's port."""
+    """Answers every origin-form request to the proxy's port, but those of the registry API (`mirror_door`)."""
 
     name = "registry-setup-responder"
 
@@ -29,10 +29,6 @@ class SetupResponder:
         path = request.path.partition("?")[0]
         if request.method not in ("GET", "HEAD"):
             return plain_text(405, f"{request.method} method is not allowed")
-        if path == "/v2" or path.startswith("/v2/"):
-            return oci_error(
-                404, ErrorCode.UNSUPPORTED, "this address is a proxy: set HTTPS_PROXY to it, see / for how"
-            )
         response = self._page(path, request)
         if request.method == "HEAD" and response.raw_content:
             length = response.headers["content-length"]
@@ -41,7 +37,6 @@ class SetupResponder:
         return response
 
     def _page(self, path: str, request: http.Request) -> http.Response:
-        base_url = _base_url(request)
         match path:
             case "/ca.crt" if self._core.ready:
                 return answer(200, {"Content-Type": "application/x-x509-ca-cert"}, self._core.authority.chain_pem)
@@ -49,20 +44,35 @@ class SetupResponder:
                 return plain_text(200, "ok\n")
             case "/readyz":
                 return plain_text(200, "ready\n") if self._core.ready else plain_text(503, "starting\n")
-            case _ if path.startswith("/setup/systemd"):
-                return answer(200, {"Content-Type": "text/plain; charset=utf-8"}, systemd_script(base_url).encode())
+            case _ if path == "/setup" or path.startswith("/setup/"):
+                return self._setup(path, request)
             case _ if "text/html" in request.headers.get("accept", ""):
-                return answer(200, {"Content-Type": "text/html; charset=utf-8"}, index_page(base_url).encode())
+                return answer(
+                    200, {"Content-Type": "text/html; charset=utf-8"}, index_page(_base_url(request)).encode()
+                )
             case _:
                 return plain_text(200, GREETING)
 
+    def _setup(self, path: str, request: http.Request) -> http.Response:
+        if path.startswith("/setup/systemd"):
+            return plain_text(200, systemd_script(_base_url(request)))
+        name = path.removeprefix("/setup").strip("/")
+        query = request.path.partition("?")[2]
+        is_browser = "text/html" in request.headers.get("accept", "")
+        return setup_answer(self._core, name, query, _own_address(request), html=is_browser)
+
 
 def _base_url(request: http.Request) -> str:
-    """Return the URL the client reached the proxy by; a TLS front end says its own in X-Forwarded-Proto and -Host."""
-    scheme = "https" if _first_of_list(request, "x-forwarded-proto").lower() == "https" else "http"
-    host = _first_of_list(request, "x-forwarded-host") or request.host_header or request.host
+    """Return the URL the client reached the proxy by, without what could be more than text to a shell."""
+    scheme, host = _own_address(request)
     safe = "".join(character for character in host if character.isalnum() or character in ".-_:[]")
     return f"{scheme}://{safe}"
+
+
+def _own_address(request: http.Request) -> tuple[str, str]:
+    """Return scheme and host the client reached us by; a TLS front says its own in X-Forwarded-Proto and -Host."""
+    scheme = "https" if _first_of_list(request, "x-forwarded-proto").lower() == "https" else "http"
+    return scheme, _first_of_list(request, "x-forwarded-host") or request.host_header or request.host
 
 
 def _first_of_list(request: http.Request, field: str) -> str:

@@ -3,22 +3,35 @@
 from mitmproxy import http
 
 from regproxy.oci.endpoint import Blob, Manifest, build_path
-from regproxy.origin.client import UpstreamRequest, header_pairs
+from regproxy.origin.callers import Callers
+from regproxy.origin.request import UpstreamRequest, header_pairs
 from regproxy.policy.realms import Access
 from regproxy.policy.redirects import Url
-from regproxy.stack.exchange import Exchange, trace_of
+from regproxy.stack.exchange import Exchange, opened_by, trace_of
 
 
 def content_request(method: str, flow: http.HTTPFlow, exchange: Exchange, endpoint: Blob | Manifest) -> UpstreamRequest:
     """Ask the registry for content, with what the client accepts and its authorization, or else the proxy's own."""
+    return read_request(method, flow, exchange, endpoint.name, build_path(endpoint))
+
+
+def read_request(method: str, flow: http.HTTPFlow, exchange: Exchange, name: str, target: str) -> UpstreamRequest:
+    """Ask the registry for something of the repository `name`, as `content_request`; `target` is path and query."""
     fields: dict[str, str | None] = {
         "Accept": ", ".join(flow.request.headers.get_all("accept")),
         "Authorization": _own_authorization(exchange),
         "User-Agent": flow.request.headers.get("user-agent"),
     }
-    access = None if exchange.client_has_credentials else Access(endpoint.name)
-    target = url(exchange, build_path(endpoint))
-    return UpstreamRequest(method, target, header_pairs(fields), trace_of(exchange), access)
+    access = Access(name)
+    return UpstreamRequest(
+        method,
+        url(exchange, target),
+        header_pairs(fields),
+        trace_of(exchange),
+        access=None if exchange.client_has_credentials else access,
+        fallback=access if exchange.client_has_credentials and exchange.may_fall_back else None,
+        opened_by=opened_by(exchange),
+    )
 
 
 def ping_request(flow: http.HTTPFlow, exchange: Exchange, *, takes_tokens: bool) -> UpstreamRequest:
@@ -27,13 +40,23 @@ def ping_request(flow: http.HTTPFlow, exchange: Exchange, *, takes_tokens: bool)
         "Authorization": _own_authorization(exchange),
         "User-Agent": flow.request.headers.get("user-agent"),
     }
-    access = None if exchange.client_has_credentials else Access(None, takes_tokens)
-    target = url(exchange, "/v2/")
-    return UpstreamRequest(flow.request.method, target, header_pairs(fields), trace_of(exchange), access)
+    return UpstreamRequest(
+        flow.request.method,
+        url(exchange, "/v2/"),
+        header_pairs(fields),
+        trace_of(exchange),
+        access=None if exchange.client_has_credentials else Access(None, takes_tokens),
+        opened_by=opened_by(exchange),
+    )
 
 
 def _own_authorization(exchange: Exchange) -> str | None:
     return exchange.authorization if exchange.client_has_credentials else None
+
+
+def fingerprint(callers: Callers, exchange: Exchange) -> str:
+    """Return what stands for the client's own authorization; empty when the proxy asks on its own account."""
+    return callers.fingerprint(_own_authorization(exchange))
 
 
 def url(exchange: Exchange, target: str) -> Url:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from regproxy.engine.bodies import FileBody, Sent
 from regproxy.engine.request_head import RequestHead
 from regproxy.engine.warm import Asked, WarmAnswer
-from regproxy.oci.endpoint import Blob, EndpointError, Manifest, Ping, parse_endpoint
+from regproxy.oci.endpoint import Blob, EndpointError, Manifest, Ping, build_path, parse_endpoint
 from regproxy.oci.names import HTTPS_PORT
+from regproxy.policy.mirror import is_api, is_api_root
 from regproxy.policy.tiers import request_class
 from regproxy.stack.access_log import AccessLog, Entry, UpstreamPart, cache_fields
 from regproxy.stack.answers import passed_on
@@ -20,6 +21,7 @@ from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange
 from regproxy.stack.interception import Interception, names_host
 from regproxy.stack.manifest_cache import ManifestCache
+from regproxy.stack.mirror_door import API_ROOT_BODY, API_ROOT_FIELDS, MirrorDoor, mirror_fields
 from regproxy.stack.ping import RegistryPing
 from regproxy.stack.push_bypass import asks_what_to_push, may_push
 from regproxy.stack.reads import Read
@@ -29,14 +31,16 @@ from regproxy.store.errors import StoreError
 class WarmReads:
     """`engine.warm.WarmReads` over the caches."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the parts that answer, and who hears of it
+    def __init__(  # noqa: PLR0913 - the parts that it asks, and who hears of it
         self,
         core: Core,
         interception: Interception,
         ping: RegistryPing,
         manifests: ManifestCache,
         blobs: BlobCache,
+        *,
         log: AccessLog,
+        mirror_door: MirrorDoor | None = None,
     ) -> None:
         self._core = core
         self._log = log
@@ -44,6 +48,7 @@ class WarmReads:
         self._ping = ping
         self._manifests = manifests
         self._blobs = blobs
+        self._mirror_door = mirror_door or MirrorDoor(core)
 
     def intercepts(self, host: str, port: int) -> bool:
         """Whether a CONNECT to this host ends in our TLS."""
@@ -54,6 +59,8 @@ class WarmReads:
     def answer(self, asked: Asked) -> WarmAnswer | None:
         """Answer a GET or HEAD of stored content."""
         settings = self._core.settings
+        if not asked.host:
+            return self._mirrored(asked.head)
         known = self._interception.registry_at(asked.host, asked.port)
         if known is None or not names_host(asked.head.field("host"), known[0]):
             return None
@@ -66,28 +73,53 @@ class WarmReads:
             return None
         wanted = request_class(endpoint, settings.tiers, caching_enabled=settings.enable_manifest_cache)
         registry, plain_http = known
-        exchange = Exchange(registry, "http" if plain_http else "https", endpoint, wanted, cache_status=CacheStatus.HIT)
-        exchange.answered_at_s = time.time()
+        return self._hit(Exchange(registry, "http" if plain_http else "https", endpoint, wanted), asked.head)
+
+    def _mirrored(self, head: RequestHead) -> WarmAnswer | None:
+        """Answer a request to the mirror door. A login at the proxy is checked by the other way."""
+        settings = self._core.settings
+        if settings.proxy_logins or settings.mirror_registries == () or not is_api(head.target):
+            return None
+        if is_api_root(head.target):
+            body = API_ROOT_BODY if head.method == "GET" else b""
+            return WarmAnswer(200, {**API_ROOT_FIELDS, "content-length": str(len(body))}, body, None)
         try:
-            return self._at_hand(exchange, asked.head)
+            exchange, _ = self._mirror_door.exchange(head.method, head.target)
+        except EndpointError:
+            return None
+        return self._hit(exchange, head)
+
+    def _hit(self, exchange: Exchange, head: RequestHead) -> WarmAnswer | None:
+        exchange.cache_status, exchange.answered_at_s = CacheStatus.HIT, time.time()
+        try:
+            return self._at_hand(exchange, head)
         except StoreError:
             return None  # the other way meets the same error, and says it
 
     def sent(self, asked: Asked, answer: WarmAnswer, sent: Sent) -> None:
         """Log the answer."""
-        assert isinstance(answer.receipt, Exchange)
+        exchange = answer.receipt
+        if exchange is None:
+            return  # the mirror door's own `/v2/` is in no log, as the proxy's other pages
+        assert isinstance(exchange, Exchange)
+        registry, target = exchange.registry, asked.head.target
+        if not asked.host:
+            assert isinstance(exchange.endpoint, Blob | Manifest)
+            target = build_path(exchange.endpoint)
         self._log.write(
             Entry(
                 method=asked.head.method,
-                target=asked.head.target,
-                host=asked.host,
+                target=target,
+                host=registry.host,
                 status=answer.status,
                 sent_bytes=sent.body_bytes,
                 client_ip=asked.client_ip,
                 user_agent=asked.head.field("user-agent") or "",
-                upstream=UpstreamPart(asked.host if asked.port == HTTPS_PORT else f"{asked.host}:{asked.port}"),
+                upstream=UpstreamPart(
+                    registry.host if registry.port == HTTPS_PORT else f"{registry.host}:{registry.port}"
+                ),
                 began_s=asked.began_s,
-                exchange=answer.receipt,
+                exchange=exchange,
                 error=sent.error,
             )
         )
@@ -129,4 +161,4 @@ class WarmReads:
         length = content.length_bytes if isinstance(content, FileBody) else len(content)
         described = {"content-length": str(length if length_bytes is None else length_bytes)}
         told = cache_fields(exchange, self._core.settings.compat)
-        return WarmAnswer(status, {**fields, **described, **told}, content, exchange)
+        return WarmAnswer(status, {**fields, **described, **told, **mirror_fields(exchange)}, content, exchange)

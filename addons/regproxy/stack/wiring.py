@@ -74,7 +74,7 @@ def upstream_options(settings: Settings) -> UpstreamOptions:
         verify_tls=settings.verify_ssl,
         ca_file=settings.upstream_ca_file,
         mappings=settings.upstream_mappings,
-        listed=settings.registries + settings.trusted_hosts,
+        listed=settings.known_hosts,
         ipv4_only=settings.disable_ipv6,
         connect_timeout_s=settings.proxy_connect_timeout_s,
         read_timeout_s=settings.proxy_read_timeout_s,

@@ -237,16 +237,18 @@ class Store:
         if hot is not None:
             return hot
         text = await ledger.text(key)
-        if text is None:
-            return None
-        try:
-            record = TagRecord.from_json(text)
-        except ValueError as error:
-            _logger.warning("ignoring the tag record %s: %s", key.text()[:300], error)
+        record = None if text is None else _read_record(key.text(), text)
+        if record is None:
             return None
         ledger.accesses.note(key.text(), self._clock())
         self._hot.keep_tag(key, record)
         return record
+
+    async def tag_records(self, registry: str, name: str, tag: str) -> list[TagRecord]:
+        """Return what a tag meant for all kinds of clients, the one that was checked last first."""
+        texts = await self._open_ledger().texts_of_tag(registry, name, tag)
+        records = [record for key, text in texts.items() if (record := _read_record(key, text)) is not None]
+        return sorted(records, key=lambda record: record.checked_at_s, reverse=True)
 
     async def put_tag_record(self, key: TagKey, record: TagRecord) -> None:
         """Remember what a tag means for one kind of client."""
@@ -326,3 +328,11 @@ class Store:
 
     def _closed(self) -> Never:
         raise StoreError(f"the cache in {self._layout.directory} is not open")
+
+
+def _read_record(key: str, text: str) -> TagRecord | None:
+    try:
+        return TagRecord.from_json(text)
+    except ValueError as error:
+        _logger.warning("ignoring the tag record %s: %s", key[:300], error)
+        return None

@@ -100,6 +100,14 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
         found = self.get(key)
         return found if isinstance(found, str) else None
 
+    def texts_of_tag(self, registry: str, name: str, tag: str) -> dict[str, str]:
+        """Return all records of a tag by their keys, a handful."""
+        rows = self._sql(
+            "SELECT key FROM Cache WHERE key >= ? AND key < ?", _between(tag_key_prefix(registry, name, tag))
+        )
+        texts = {key: self.text(key) for key in [key for (key,) in rows]}
+        return {key: text for key, text in texts.items() if text is not None}
+
     def media_type(self, key: str) -> str | None:
         """Return the media type of content, "" for a blob, None when the content is not known."""
         return self.get(key, tag=True)[1] if key in self else None

@@ -147,6 +147,10 @@ class Ledger:
         """Return the text of a tag record."""
         return await self._read("look up a tag", lambda: self._index.text(key.text()))
 
+    async def texts_of_tag(self, registry: str, name: str, tag: str) -> dict[str, str]:
+        """Return the texts of all records of a tag by their keys."""
+        return await self._read("look up a tag", lambda: self._index.texts_of_tag(registry, name, tag))
+
     async def put_text(self, key: TagKey, text: str) -> None:
         """Store the text of a tag record."""
 

@@ -155,11 +155,11 @@ async def test_an_intercepted_connection_gets_the_leaf_of_its_authority(
     assert client.connected
 
 
-@pytest.mark.parametrize("case", ["answered", "no address", "no authority"])
+@pytest.mark.parametrize("case", ["answered", "no authority"])
 async def test_other_connections_are_left_alone(certificates: Certificates, opts: options.Options, case: str) -> None:
-    """What another addon has answered, what leads nowhere, and everything before the start."""
+    """What another addon has answered, and everything before the start."""
     context = new_context(opts)
-    context.server.address = None if case == "no address" else ("quay.io", 443)
+    context.server.address = ("quay.io", 443)
     start = TlsData(context.client, context)
     start.ssl_conn = SSL.Connection(SSL.Context(SSL.TLS_METHOD)) if case == "answered" else None
     before = start.ssl_conn
@@ -169,3 +169,21 @@ async def test_other_connections_are_left_alone(certificates: Certificates, opts
     certificates.tls_start_client(start)
 
     assert start.ssl_conn is before
+
+
+@pytest.mark.parametrize(
+    ("sni", "name"),
+    [("proxy.test", "proxy.test"), ("Proxy.TEST", "proxy.test"), (None, "192.0.2.1"), ("a b", "192.0.2.1")],
+)
+async def test_the_proxy_itself_has_the_name_that_the_client_uses(
+    certificates: Certificates, authority: Authority, opts: options.Options, sni: str | None, name: str
+) -> None:
+    """Without a CONNECT: by SNI, else by the address that it came to; addresses are never in SNI."""
+    context = new_context(opts)
+    context.server.address, context.client.sni = None, sni
+    start = TlsData(context.client, context)
+
+    certificates.tls_start_client(start)
+
+    assert start.ssl_conn is not None
+    shake_hands(TlsClient(name, authority), start.ssl_conn)

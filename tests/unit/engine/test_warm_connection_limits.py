@@ -262,6 +262,7 @@ class TestNotReading:
         await until(lambda: stage.last.unsent_bytes > 0)
         await asyncio.sleep(SOON_S)
         stage.last._transport.set_write_buffer_limits(high=stage.last.unsent_bytes + 10)
+        assert stage.last._tls is not None
         stage.last._tls.sendall(b"tail")
         await client.ask(get("/miss"))
         await until(lambda: stage.reads.targets == ["/large", "/miss"])

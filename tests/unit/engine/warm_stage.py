@@ -73,7 +73,7 @@ class Reads:
         """Answer by the target."""
         self.asked.append(asked)
         content: bytes | FileBody
-        match asked.head.target:
+        match asked.head.target.removeprefix("/v2"):
             case "/small":
                 content = b"small"
             case "/large":

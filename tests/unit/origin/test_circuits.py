@@ -13,9 +13,10 @@ from aiohttp import web
 from regproxy.origin import circuits, patience
 from regproxy.origin.blobs import fill
 from regproxy.origin.circuits import Circuits
-from regproxy.origin.client import Upstream, UpstreamRequest
+from regproxy.origin.client import Upstream
 from regproxy.origin.errors import UpstreamAway, UpstreamUnavailable
 from regproxy.origin.patience import within
+from regproxy.origin.request import UpstreamRequest
 from regproxy.policy import breaker
 from regproxy.policy.breaker import Closed, HalfOpen, Need, Open
 from regproxy.policy.freshness import NotAsked
@@ -308,6 +309,17 @@ async def test_who_needs_the_host_is_the_probe_and_the_others_wait_for_it(
     assert await asyncio.gather(*pulls) == [200] * 5
 
 
+async def test_who_needs_the_host_waits_a_moment_for_its_turn(
+    serve: Serve, open_upstream: OpenUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the first seconds of what may be a restart nobody fails because of another's failure."""
+    monkeypatch.setattr(breaker, "REST_S", 0.1)
+    upstream, request = open_upstream(), get(await serve(Scripted()))
+    upstream.circuits.failed(request.url.origin, "it was away", is_probe=False)
+    pulls = [ask(upstream, request, Need.REQUIRED) for _ in range(3)]
+    assert await asyncio.gather(*pulls) == [200] * 3
+
+
 async def test_the_others_fail_with_the_probe(
     open_upstream: OpenUpstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,9 +401,11 @@ def test_the_memory_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(known.state("https://0.test"), Closed)
 
 
-def test_what_another_client_sends_counts_too() -> None:
+def test_what_another_client_sends_counts_too(clock: Clock) -> None:
     """Its failures open, its answers close, and while a host rests it is not let out."""
-    known = Circuits()
+    known = Circuits(clock)
+    known.admit_other("https://registry.test").failed("https://registry.test cannot be reached")
+    clock.now_s += breaker.RESTART_S
     known.admit_other("https://registry.test").failed("https://registry.test cannot be reached")
     with pytest.raises(UpstreamAway):
         known.admit_other("https://registry.test")

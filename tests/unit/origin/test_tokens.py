@@ -13,17 +13,19 @@ from aiohttp import web
 
 from lab.pki import Pki
 from regproxy.origin.authorized import AuthorizedUpstream
-from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.credential_helper import CredentialHelpers
 from regproxy.origin.credential_source import CredentialSource
 from regproxy.origin.ecr import EcrLogins
 from regproxy.origin.errors import UpstreamUnavailable
 from regproxy.origin.logins import Logins
+from regproxy.origin.quota import Quotas
+from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.resolver import AddressForbiddenError, CheckedResolver, for_inside
-from regproxy.origin.tokens import CREDENTIAL_REST_S, REFUSAL_REST_S, TOKEN_ANSWER_LIMIT_BYTES, Tokens, retry_after_s
+from regproxy.origin.tokens import CREDENTIAL_REST_S, REFUSAL_REST_S, TOKEN_ANSWER_LIMIT_BYTES, Tokens
 from regproxy.policy.credentials import Credential, basic_header
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
+from regproxy.policy.quota import retry_after_s
 from regproxy.policy.redirects import Url
 from unit.origin.conftest import OPTIONS, Serve
 from unit.origin.token_world import Speak, World, says
@@ -64,6 +66,7 @@ async def build(serve: Serve, pki: Pki) -> AsyncIterator[Build]:
             world.challenge = f'Bearer realm="http://{realm}:{realm_port}/token?x=1",service="a, b"'
             patterns = tuple(HostPattern.parse(host) for host in trusted.split())
             tokens = Tokens(upstream, lambda: world.clock.now_s)
+            upstream.quotas = Quotas(lambda: world.clock.now_s)
             upstream.logins = Logins(tokens, source(*credentials), patterns, lambda: world.clock.now_s)
             return world
 

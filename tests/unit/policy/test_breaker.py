@@ -26,6 +26,7 @@ from regproxy.policy.breaker import (
 )
 
 OPEN = Open(Outage(100.0, "refused", 100.0))
+OLD = Open(Outage(0.0, "refused", 100.0))
 HALF_OPEN = HalfOpen(OPEN.outage)
 CIRCUITS = (CLOSED, Closed(2), OPEN, HALF_OPEN)
 
@@ -38,7 +39,9 @@ CIRCUITS = (CLOSED, Closed(2), OPEN, HALF_OPEN)
         pytest.param(CLOSED, Need.PROBE, 0.0, Verdict.ASK, id="closed, probe"),
         pytest.param(OPEN, Need.OPTIONAL, 100.0, Verdict.REFUSE, id="open, optional"),
         pytest.param(OPEN, Need.OPTIONAL, 10.0**9, Verdict.REFUSE, id="open for long, optional: at no client's cost"),
-        pytest.param(OPEN, Need.REQUIRED, 100.0 + REST_S / 2, Verdict.REFUSE, id="open, required, at rest"),
+        pytest.param(OPEN, Need.REQUIRED, 100.0 + REST_S / 2, Verdict.WAIT, id="open, required, at rest: a restart"),
+        pytest.param(OLD, Need.REQUIRED, 100.0 + REST_S / 2, Verdict.REFUSE, id="open for long, required, at rest"),
+        pytest.param(OLD, Need.REQUIRED, 100.0 + REST_S, Verdict.PROBE, id="open for long, required"),
         pytest.param(OPEN, Need.REQUIRED, 100.0 + REST_S, Verdict.PROBE, id="open, required"),
         pytest.param(OPEN, Need.PROBE, 100.0 + PROBE_INTERVAL_S - 0.1, Verdict.REFUSE, id="open, probe, too early"),
         pytest.param(OPEN, Need.PROBE, 100.0 + PROBE_INTERVAL_S, Verdict.PROBE, id="open, probe"),

@@ -12,6 +12,7 @@ from regproxy.policy.credentials import (
     authorization_of,
     basic_header,
     find_credential,
+    is_pull,
     repository_of_scope,
 )
 
@@ -163,3 +164,21 @@ def test_a_user_name_with_a_colon_is_refused_without_the_password() -> None:
 def test_the_host_of_a_credential_is_normalised() -> None:
     """Case and a final dot in the configuration do not keep a credential from being used."""
     assert Credential("Quay.IO.", None, "a", "b").host == "quay.io"
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/token?service=x&scope=repository:a/b:pull", True),
+        ("/token?scope=repository:a:pull&scope=repository(plugin):b:pull", True),
+        ("/token?scope=repository:a:pull%20repository:b:pull,push", False),
+        ("/token?scope=repository:a:pull,push", False),
+        ("/token?scope=registry:catalog:*", False),
+        ("/token?scope=", False),
+        ("/token?service=x&account=alice", False),
+        ("/token", False),
+    ],
+)
+def test_a_question_for_a_pull_is_told_from_a_login_and_a_push(target: str, expected: bool) -> None:
+    """`docker login` names no repository, a push wants more."""
+    assert is_pull(target) is expected

@@ -15,6 +15,7 @@ from regproxy.policy.realms import (
     accept_realm,
     find_challenge,
     is_anonymous_bearer,
+    is_opaque_bearer,
     may_have_password,
     pull_scope,
     registrable_domain,
@@ -218,3 +219,19 @@ class TestAnonymousBearer:
     def test_nothing_breaks_it(self, text: str) -> None:
         """It is a client's text."""
         assert is_anonymous_bearer(f"Bearer a.{text}.c") in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("authorization", "expected"),
+    [
+        ("Bearer opaque", True),
+        ("bearer  ya29.a.b", True),
+        ("Bearer e30.W10.c", True),  # its claims are a list
+        ("Bearer e30.e30.c2ln", False),
+        ("Basic b3BhcXVl", False),
+        ("garbage", False),
+    ],
+)
+def test_a_token_that_says_nothing_of_its_owner_is_opaque(authorization: str, expected: bool) -> None:
+    """A JSON web token says something, whatever it is."""
+    assert is_opaque_bearer(authorization) is expected

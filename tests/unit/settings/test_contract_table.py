@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from regproxy.policy.precedence import Precedence
 from regproxy.settings import Compat, Settings, SettingsError, load_settings
 
 BAD = "n0t-g00d!"
@@ -195,6 +196,15 @@ FORKS = [
     ),
     time("CACHE_INACTIVE_TIME", lambda s: s.cache_inactive_s, 60 * 86400),
     flag("ALLOW_PUSH_WITH_OWN_AUTH", lambda s: s.allow_push_with_own_auth),
+    Row(
+        "ALLOW_OWN_AUTH",
+        lambda s: s.auth_precedence,
+        Precedence.CLIENT,
+        "false",
+        Precedence.PROXY,
+        bad="yes",
+        warning="ALLOW_OWN_AUTH=yes: neither true nor false: read as false",
+    ),
     Row("CERT_PASSWORD", lambda s: s.cert_password, "", "f00 bar", "f00 bar", bad=" "),
     Row(
         "COMPAT",
@@ -223,7 +233,6 @@ FORKS = [
             "SLOW_CACHE_MIN_FREE": "1g",
             "SLOW_CACHE_INACTIVE_TIME": "120d",
             "SLOW_CACHE_KEYS_ZONE": "150m",
-            "ALLOW_OWN_AUTH": "true",
             "FORCE_UPSTREAM_HTTP_1_1": "true",
             "PROXY_BUFFERING": "false",
             "WORKER_PROCESSES": "auto",

@@ -9,6 +9,7 @@ import pytest
 from regproxy.policy.adoption import OldCache
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
+from regproxy.policy.precedence import Precedence
 from regproxy.settings import Compat, Settings, SettingsError, load_settings
 from regproxy.settings.table import SETTINGS_TABLE
 
@@ -35,6 +36,8 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("CACHE_INACTIVE", lambda s: s.cache_inactive_s, 60 * 86400, "1h30m", 5400),
     ("OLD_CACHE", lambda s: s.old_cache, OldCache.COPY, "Move", OldCache.MOVE),
     ("CACHE_MIN_FREE", lambda s: s.cache_min_free_bytes, 1 << 30, "0", 0),
+    ("AUTH_PRECEDENCE", lambda s: s.auth_precedence, Precedence.CLIENT, " Proxy", Precedence.PROXY),
+    ("ALLOW_OWN_AUTH", lambda s: s.auth_precedence, Precedence.CLIENT, "false", Precedence.PROXY),
     ("CA_DIRECTORY", lambda s: s.ca_certificate_file, Path("/ca/ca.crt"), "/x", Path("/x/ca.crt")),
     ("CA_CRT_FILE", lambda s: s.ca_certificate_file, Path("/ca/ca.crt"), "/y/c.pem", Path("/y/c.pem")),
     ("CA_KEY_FILE", lambda s: s.ca_key_file, Path("/ca/ca.key"), "/y/k.pem", Path("/y/k.pem")),
@@ -46,6 +49,15 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
         "Quay.io, https://ghcr.io/\n*.dkr.ecr.*.amazonaws.com http://10.0.0.1:5000 quay.io",
         ["quay.io", "ghcr.io", "*.dkr.ecr.*.amazonaws.com", "http://10.0.0.1:5000"],
     ),
+    (
+        "MIRROR_REGISTRIES",
+        lambda s: hosts(s.mirrored),
+        ["registry-1.docker.io", "registry.k8s.io", "gcr.io", "quay.io", "ghcr.io"],
+        "docker.io, http://lab.test:5000",
+        ["registry-1.docker.io", "http://lab.test:5000"],
+    ),
+    ("DEFAULT_REGISTRY", lambda s: s.default_registry, "docker.io", "Lab.test:5000", "Lab.test:5000"),
+    ("MIRROR_TLS", lambda s: s.mirror_tls, False, "true", True),
     ("AUTH_REGISTRIES", lambda s: [c.host for c in s.credentials], [], "a.io:u:p b.io:u:p", ["a.io", "b.io"]),
     ("DOWNLOAD_CONNECTIONS", lambda s: s.download_connections, 4, "1", 1),
     ("DOWNLOAD_PART_SIZE", lambda s: s.download_part_bytes, 16 << 20, "64m", 64 << 20),
@@ -78,6 +90,7 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("MANIFEST_CACHE_SECONDARY_TIME", tier("secondary"), 60 * 86400, "0s", 0),
     ("MANIFEST_CACHE_DEFAULT_TIME", tier("default"), 3600, "0", 0),
     ("OFFLINE", lambda s: s.offline, False, "true", True),
+    ("NOT_FOUND_TIME", lambda s: s.not_found_s, 10, "1m", 60),
     ("ALLOW_PUSH", lambda s: s.allow_push, False, "true", True),
     ("ALLOW_PUSH_WITH_OWN_AUTH", lambda s: s.allow_push_with_own_auth, False, "true", True),
     ("PROXY_AUTH", lambda s: [each.username for each in s.proxy_logins], [], "a:p:q b:$2y$05$x", ["a", "b"]),
@@ -135,6 +148,7 @@ def test_every_variable_of_the_table_is_tested() -> None:
         ("CACHE_MAX_SIZE", "32gb", "not a size such as 1048576, 512k, 100m or 32g"),
         ("CACHE_DIRECTORY", "''", "not a path (empty or with a control character)"),
         ("OLD_CACHE", "delete", "not one of copy, move, ignore"),
+        ("AUTH_PRECEDENCE", "own", "not one of client, client-then-proxy, proxy"),
     ],
 )
 def test_a_bad_value_is_one_line_with_name_value_and_reason(variable: str, value: str, reason: str) -> None:
@@ -283,3 +297,24 @@ def test_no_secret_is_in_the_text_of_settings_or_errors() -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings({**environ, "LISTEN_PORT": "x"})
     assert SECRET not in str(caught.value) + repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("own", "named", "expected", "is_doubted"),
+    [
+        ("true", None, Precedence.CLIENT, False),
+        ("true", "client-then-proxy", Precedence.CLIENT_THEN_PROXY, False),
+        ("true", "proxy", Precedence.PROXY, True),
+        ("false", "client", Precedence.CLIENT, True),
+        ("false", "proxy", Precedence.PROXY, False),
+    ],
+)
+def test_the_forks_word_for_precedence_yields_to_ours(
+    own: str, named: str | None, expected: Precedence, is_doubted: bool
+) -> None:
+    """Two that contradict each other are told."""
+    environ = {"ALLOW_OWN_AUTH": own} | ({} if named is None else {"AUTH_PRECEDENCE": named})
+    settings = load_settings(environ)
+
+    assert settings.auth_precedence is expected
+    assert [w.startswith(f"ALLOW_OWN_AUTH={own}: no effect") for w in settings.warnings] == [True] * is_doubted

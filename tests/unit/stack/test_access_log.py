@@ -99,6 +99,7 @@ def test_the_line_is_the_predecessors_and_more() -> None:
         "image": "library/alpine",
         "error": "",
         "duration_s": "1.500",
+        "credential": "",
     }
 
 

@@ -13,8 +13,8 @@ from regproxy.engine.http_layer import Door
 from regproxy.oci.digest import Digest
 from regproxy.oci.endpoint import parse_endpoint
 from regproxy.oci.names import Registry as RegistryName
-from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.errors import UpstreamUnavailable
+from regproxy.origin.request import UpstreamRequest
 from regproxy.policy.redirects import Url
 from regproxy.policy.tiers import RequestClass
 from regproxy.stack import metrics as metrics_module

@@ -30,10 +30,13 @@ ORDER = [
     "registry-body-sender",
     "registry-client-login",
     "registry-interception",
+    "registry-mirror-door",
+    "registry-metrics-page",
     "registry-setup-responder",
     "registry-push-bypass",
     "registry-auth-injector",
     "registry-client-tokens",
+    "registry-stale-logins",
     "registry-ping",
     "registry-token-requests",
     "registry-manifest-cache",
@@ -41,6 +44,7 @@ ORDER = [
     "registry-passed-on",
     "registry-passed-reads",
     "registry-upstream-route",
+    "registry-mirror-answers",
     "registry-access-log",
 ]
 

@@ -40,7 +40,7 @@ class Warm:
         self.ping = RegistryPing(core)
         self.manifests = ManifestCache(core)
         self.blobs = BlobCache(core)
-        self.reads = WarmReads(core, Interception(core), self.ping, self.manifests, self.blobs, AccessLog(core))
+        self.reads = WarmReads(core, Interception(core), self.ping, self.manifests, self.blobs, log=AccessLog(core))
 
     @property
     def blob_path(self) -> str:
@@ -172,7 +172,7 @@ async def test_before_the_start_nothing_is_intercepted(warm: Warm) -> None:
     """There is no store yet."""
     core = Core()
     starting = WarmReads(
-        core, Interception(core), RegistryPing(core), ManifestCache(core), BlobCache(core), AccessLog(core)
+        core, Interception(core), RegistryPing(core), ManifestCache(core), BlobCache(core), log=AccessLog(core)
     )
 
     assert not starting.intercepts("quay.io", 443)
@@ -247,3 +247,60 @@ class TestPing:
         await warm.ping.request(ask(warm.core, "/v2/"))
 
         assert warm.answer("/v2/") is None
+
+
+class TestMirrorDoor:
+    """A request to the proxy's own address: the target names the registry."""
+
+    @staticmethod
+    def asked(path: str, method: str = "GET", **fields: str) -> Asked:
+        """Make a request as a mirror's client sends it; it may know the proxy by any name."""
+        given = {"host": "proxy.test:3128", "accept": OCI, **{name.lower(): value for name, value in fields.items()}}
+        return Asked(RequestHead(method, path, tuple(given.items())), "", 0, "192.0.2.7", time.time())
+
+    @pytest.mark.parametrize("form", ["/v2/{registry}{rest}", "/v2{rest}?ns={registry}"])
+    async def test_what_is_warm_is_answered(self, warm: Warm, capsys: pytest.CaptureFixture[str], form: str) -> None:
+        """As by the other door, with the registry's name, and logged as by the other door."""
+        asked = self.asked(form.format(registry=warm.registry.name, rest=TAG.removeprefix("/v2")))
+
+        answer = warm.reads.answer(asked)
+
+        assert answer is not None
+        assert (answer.status, answer.content) == (200, MANIFEST)
+        assert answer.fields["OCI-Namespace"] == warm.registry.name
+        warm.reads.sent(asked, answer, Sent(len(MANIFEST), None))
+        line = json.loads(capsys.readouterr().out)
+        assert (line["uri"], line["host"], line["image"]) == (TAG, "127.0.0.1", "library/alpine:latest")
+        assert warm.registry.take_asked() == []
+
+    async def test_the_other_door_names_no_registry(self, warm: Warm) -> None:
+        """`OCI-Namespace` is a mirror's."""
+        answer = warm.answer(TAG)
+        assert answer is not None
+        assert "OCI-Namespace" not in answer.fields
+
+    async def test_the_root_is_answered_and_not_logged(self, warm: Warm, capsys: pytest.CaptureFixture[str]) -> None:
+        """It is asked before every pull, and by probes."""
+        asked = self.asked("/v2/?ns=quay.io")
+        answer = warm.reads.answer(asked)
+        assert answer is not None
+        assert (answer.status, answer.content, answer.fields["content-length"]) == (200, b"{}", "2")
+        warm.reads.sent(asked, answer, Sent(2, None))
+        assert capsys.readouterr().out == ""
+
+    @pytest.mark.parametrize(
+        "path",
+        ["/", "/ca.crt", "/v2/nowhere.test/a/manifests/b", "/v2/a/manifests/b?ns=x&ns=y", "/v2/quay.io/_catalog"],
+    )
+    async def test_all_else_is_left_to_the_long_way(self, warm: Warm, path: str) -> None:
+        """Pages, refusals."""
+        assert warm.reads.answer(self.asked(path)) is None
+
+    async def test_a_login_is_checked_by_the_long_way(self, configure: Configure, registry: Registry, ask: Ask) -> None:
+        """With PROXY_AUTH nothing is given out before it, not even that there is a mirror."""
+        warm = Warm(configure(ENABLE_MANIFEST_CACHE="true", PROXY_AUTH="carol:geheim"), registry)
+        await warm.warm_up(ask)
+
+        assert warm.answer(TAG) is not None
+        assert warm.reads.answer(self.asked(f"{TAG}?ns={registry.name}")) is None
+        assert warm.reads.answer(self.asked("/v2/")) is None

@@ -1,0 +1,24 @@
+#!/bin/sh
+# Points Docker Engine at the registry proxy http://proxy.lan:3128. Shows what it would change and asks first.
+# Set up:  curl -fsS 'http://proxy.lan:3128/setup/docker' | sudo sh
+# Undo:    curl -fsS 'http://proxy.lan:3128/setup/docker' | sudo sh -s -- --uninstall
+# shellcheck disable=SC2034  # not every script needs all of them
+
+client='docker'
+title='Docker Engine'
+proxy='http://proxy.lan:3128'
+self='http://proxy.lan:3128/setup/docker'
+door=''
+fingerprint=''
+exceptions=''
+exceptions_client=''
+registries='docker.io registry.k8s.io quay.io reg.lan:5000'
+test_registry='registry-1.docker.io'
+
+### config/setup/parts/library.sh as it is
+### config/setup/parts/json.sh as it is
+### config/setup/parts/daemon.sh as it is
+### config/setup/parts/hosts_toml.sh as it is
+### config/setup/clients/docker.sh as it is
+# The last line, so that a script that arrived in part does nothing.
+main "$@"
