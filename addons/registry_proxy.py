@@ -25,7 +25,7 @@ What happens to one pull, from `CONNECT` to the last byte:
     bytes.
 9. Lists and other small reads are asked for by `passed_reads`. What nobody answered goes to the registry through
     mitmproxy and streams back, unless the registry is known to be down (`passed_on`); `upstream_route` chooses its way.
-10. `access_log` writes one line.
+10. `access_log` writes one line, and `metrics` counts it.
 
 A connection begins at the `front_door` (`warm_connection`), which does all this by itself as long as what is asked for
 is at hand (`warm_reads`). With the first request that is not, the connection goes over to mitmproxy and its hooks.
@@ -46,6 +46,8 @@ from regproxy.stack.client_tokens import ClientTokens
 from regproxy.stack.core import Core
 from regproxy.stack.interception import Interception
 from regproxy.stack.manifest_cache import ManifestCache
+from regproxy.stack.metrics import Metrics
+from regproxy.stack.metrics_page import MetricsPage
 from regproxy.stack.mirror_door import MirrorAnswers, MirrorDoor
 from regproxy.stack.passed_on import PassedOn
 from regproxy.stack.passed_reads import PassedReads
@@ -66,17 +68,20 @@ _mirror_door = MirrorDoor(_core, _login)
 _manifests = ManifestCache(_core)
 _blobs = BlobCache(_core)
 _ping = RegistryPing(_core)
-_warm_reads = WarmReads(_core, _interception, _ping, _manifests, _blobs, mirror_door=_mirror_door)
+_metrics = Metrics(_core, _certificates)
+_log = AccessLog(_core, [_metrics.count])
+_warm_reads = WarmReads(_core, _interception, _ping, _manifests, _blobs, log=_log, mirror_door=_mirror_door)
 _front_door = FrontDoor()
 
 addons = [
-    Startup(_core, _certificates, _sender, _front_door, _warm_reads),
+    Startup(_core, _certificates, _sender, _front_door, _warm_reads, _metrics),
     _front_door,
     _certificates,
     _sender,
     _login,
     _interception,
     _mirror_door,
+    MetricsPage(_metrics),
     SetupResponder(_core),
     ClientRules(_core),
     PushBypass(_core),
@@ -90,5 +95,5 @@ addons = [
     PassedReads(_core),
     UpstreamRoute(_core, _interception),
     MirrorAnswers(),
-    AccessLog(_core),
+    _log,
 ]

@@ -33,6 +33,7 @@ LIBRARY_OWNERS = {
     "diskcache": {"store"},
     "aiohttp": {"origin"},
     "botocore": {"origin"},
+    "prometheus_client": {"stack"},
 }
 """The only rooms that may know these libraries."""
 

@@ -71,6 +71,10 @@ class Certificates:
         self._ready.move_to_end(host)
         return ready.context
 
+    def first_end_s(self) -> float | None:
+        """Return when the leaf in use that ends first does so (Unix time); None without any."""
+        return min(((ready.renew_at + LEAF_RENEWAL).timestamp() for ready in self._ready.values()), default=None)
+
     def _make(self, host: str, now: dt.datetime) -> _Ready:
         assert self.authority is not None
         leaf = issue_leaf(self.authority, self._key, host, now)

@@ -6,12 +6,13 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from regproxy.origin.callers import Caller, Callers
-from regproxy.origin.client import Response, Upstream, UpstreamOptions, UpstreamRequest
+from regproxy.origin.client import Response, Upstream, UpstreamOptions
 from regproxy.origin.errors import UpstreamUnavailable
 from regproxy.origin.logins import CredentialSource, Logins, Shown
 from regproxy.origin.observer import Observer
 from regproxy.origin.quota import Quotas
 from regproxy.origin.refused_logins import RefusedLogins
+from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.tokens import Tokens
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.openers import OpenedBy, opener_text

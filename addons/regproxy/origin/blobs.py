@@ -12,9 +12,10 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
-from regproxy.origin.client import Upstream, UpstreamRequest
+from regproxy.origin.client import Upstream
 from regproxy.origin.errors import UpstreamAway, UpstreamUnavailable
 from regproxy.origin.parts import Broken, OnOpened, Part, RangeIgnored, fetch_part
+from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.sink import Sink
 from regproxy.policy.freshness import Status
 

@@ -10,8 +10,8 @@ import contextlib
 import dataclasses
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -20,18 +20,19 @@ import yarl
 from regproxy.origin.circuits import Admission, Circuits
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamAway, UpstreamUnavailable
 from regproxy.origin.failures import unavailable
+from regproxy.origin.meter import Meter, kind_of
 from regproxy.origin.observer import Observer, trace_config
 from regproxy.origin.patience import PROBE_LIMIT_S, connect_limit_s, connect_trace_config, patience, within
+from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.resolver import CheckedResolver, Lookup, system_lookup
 from regproxy.origin.tls import tls_context
 from regproxy.origin.trace import Attempt, Trace
 from regproxy.policy.breaker import Need
 from regproxy.policy.credentials import Credential
-from regproxy.policy.freshness import ConnectionFailed, NotAsked
+from regproxy.policy.freshness import ConnectionFailed, NotAsked, Status, stale_allowed
 from regproxy.policy.interception import HostPattern, find_pattern
 from regproxy.policy.mappings import UpstreamMapping, find_mapping
 from regproxy.policy.openers import OpenedBy
-from regproxy.policy.realms import Access
 from regproxy.policy.redirects import (
     REDIRECT_STATUSES,
     RedirectRefused,
@@ -69,36 +70,6 @@ class UpstreamOptions:
     """True: nothing is asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
-    """A GET or HEAD to a registry, or a question to its token server."""
-
-    method: str
-    url: Url
-    headers: tuple[tuple[str, str], ...]
-    """`Accept-Encoding: identity` is added; Authorization is for the origin of `url` only."""
-    trace: Trace | None = field(default=None, compare=False)
-    """Where the client's cost is written down; equal requests may have different ones."""
-    access: Access | None = None
-    """What the proxy may add of its own (`origin.logins`); None sends the headers as they are."""
-    fallback: Access | None = None
-    """What the proxy may show in place of the headers' Authorization if that is refused; without `access` only."""
-    opened_by: OpenedBy = OpenedBy.NOBODY
-    """Whose login the Authorization among the headers is."""
-    is_anonymous: bool = False
-    """Whether that is a token which says of itself that it was given to nobody."""
-    body: bytes | None = field(default=None, repr=False)
-    follow_redirects: bool = True
-    owner: Credential | None = field(default=None, compare=False, repr=False)
-    """The operator's login that the request itself carries; what is counted is counted as its."""
-    dispensable: bool = False
-    """Whether a stored answer can stand in: then it is not asked while a quota is low (`policy.quota`)."""
-
-    def __repr__(self) -> str:
-        """Leave the headers out: they may hold a credential."""
-        return f"UpstreamRequest({self.method} {self.url!r})"
-
-
 class Response(aiohttp.ClientResponse):
     """An answer, its body unread."""
 
@@ -133,6 +104,7 @@ class Upstream:
         self._unverified_tls: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
         self.circuits = Circuits()
+        self.meter = Meter()
         self._probes: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
@@ -235,9 +207,14 @@ class Upstream:
     async def _ask(self, request: UpstreamRequest, body_limit_bytes: int) -> Answer:
         async with self.send(request) as response:
             body = await read_body(response, body_limit_bytes)
-            if request.trace is not None:
-                request.trace.received_bytes += len(body)
+            self.received(request, len(body))
             return Answer(response.status, response.headers, body, str(response.url.origin()), response.opened_by)
+
+    def received(self, request: UpstreamRequest, count_bytes: int) -> None:
+        """Count bytes of a body that a request brought."""
+        self.meter.received(request.url.authority, count_bytes)
+        if request.trace is not None:
+            request.trace.received_bytes += count_bytes
 
     async def is_inside(self, url: Url) -> bool:
         """Whether a host is in our own network, by its addresses."""
@@ -259,6 +236,7 @@ class Upstream:
             response = await self._admitted(stack, request, url, headers, admission)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failure = unavailable(url, error)
+            self.meter.failed(request.url.authority, kind_of(failure.failure))
             if failure.passing:
                 admission.failed(str(failure))
             raise failure from error
@@ -303,6 +281,8 @@ class Upstream:
                 )
             )
         admission.answered(response.status)
+        if stale_allowed(Status(response.status)):
+            self.meter.failed(request.url.authority, str(response.status))
         assert isinstance(response, Response)
         response.opened_by = request.opened_by
         return response
@@ -332,11 +312,6 @@ async def read_body(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes
         if len(body) > limit_bytes:
             raise AnswerTooLarge(f"{response.url.host} sent more than {limit_bytes} bytes")
     return bytes(body)
-
-
-def header_pairs(headers: Mapping[str, str | None]) -> tuple[tuple[str, str], ...]:
-    """Return the fields that have a value."""
-    return tuple((field, value) for field, value in headers.items() if value)
 
 
 def _next(url: Url, location: str, hops: int, request: UpstreamRequest) -> Url:

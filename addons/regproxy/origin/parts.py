@@ -3,15 +3,16 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import aiohttp
 
 from regproxy.oci.ranges import parse_content_range
-from regproxy.origin.client import Response, Upstream, UpstreamRequest, read_body
+from regproxy.origin.client import Response, Upstream, read_body
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamRefused, UpstreamUnavailable
+from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.sink import Sink
-from regproxy.origin.trace import Trace
 from regproxy.policy.freshness import Status, stale_allowed
 from regproxy.policy.openers import OpenedBy
 
@@ -87,7 +88,7 @@ async def fetch_part(  # noqa: PLR0913 - three say what, three how
         if on_size is not None and sink.size_bytes is not None:
             honours_ranges = response.status == 206 or response.headers.get("Accept-Ranges", "bytes") != "none"
             on_size(max(position, part.start), sink.size_bytes, honours_ranges=honours_ranges)
-        await _copy(sink, response, position, part.end, stop, request.trace)
+        await _copy(sink, response, position, part.end, stop, partial(upstream.received, request))
 
 
 async def _accept(sink: Sink, response: Response, part: Part) -> int:
@@ -134,7 +135,7 @@ async def _copy(  # noqa: PLR0913, PLR0917 - from where, to where, and who wants
     position: int,
     end: int | None,
     stop: Callable[[int], bool],
-    trace: Trace | None,
+    received: Callable[[int], None],
 ) -> None:
     """Write the body as it arrives; aiohttp goes on reading the network while a write is under way.
 
@@ -146,8 +147,7 @@ async def _copy(  # noqa: PLR0913, PLR0917 - from where, to where, and who wants
         async for chunk in response.content.iter_any():
             if stop(position):
                 return
-            if trace is not None:
-                trace.received_bytes += len(chunk)
+            received(len(chunk))
             await sink.write_at(position, [chunk])
             position += len(chunk)
     except (aiohttp.ClientError, TimeoutError) as error:

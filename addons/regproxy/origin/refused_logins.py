@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Callable
 
-from regproxy.origin.client import UpstreamRequest
+from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.tokens import REFUSAL_REST_S, Bounded
 
 

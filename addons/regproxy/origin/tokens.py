@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Callable, Hashable
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote, urlencode
 
-from regproxy.origin.client import Upstream, UpstreamRequest
+from regproxy.origin.client import Upstream
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamAway, UpstreamUnavailable
 from regproxy.origin.patience import limit_s, patience, within
+from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.resolver import for_inside
 from regproxy.origin.single_flight import SingleFlight
 from regproxy.origin.token_answers import parse_token_answer

@@ -39,7 +39,7 @@ class Attempt:
     def begin_hop(self, url: Url) -> Hop:
         """Note that a URL is being asked; what was asked before has answered."""
         self.end_hop()
-        hop = Hop(url.origin.partition("://")[2], self.clock())
+        hop = Hop(url.authority, self.clock())
         self.hops.append(hop)
         return hop
 

@@ -83,6 +83,11 @@ class Url:
             else f"{self.scheme}://{host}:{self.port}"
         )
 
+    @property
+    def authority(self) -> str:
+        """Host and port, the port left out when it is the scheme's own: what users call a registry."""
+        return self.origin.partition("://")[2]
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read an absolute URL; ValueError, without the query in its message, when it is not one we may ask for."""

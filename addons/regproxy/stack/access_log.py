@@ -8,7 +8,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -37,13 +37,18 @@ FIELD_PREFIXES: Mapping[Compat, str] = MappingProxyType(
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
+type Listener = Callable[["Entry"], None]
+"""Told of each request when it has been answered; must be quick and raise nothing."""
+
+
 class AccessLog:
     """The last addon of the stack: it sees how a request ended."""
 
     name = "registry-access-log"
 
-    def __init__(self, core: Core | None = None) -> None:
+    def __init__(self, core: Core | None = None, listeners: Sequence[Listener] = ()) -> None:
         self._core = core
+        self._listeners = listeners
         self._compat = Compat.RPARDINI
 
     def running(self) -> None:
@@ -55,20 +60,36 @@ class AccessLog:
         """Tell the client what the cache did; like nginx's `add_header`, nothing where there is nothing to tell."""
         exchange = exchange_of(flow)
         if exchange is not None and flow.response is not None:
+            exchange.answered_at_s = time.time()
             flow.response.headers.update(cache_fields(exchange, self._compat))
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Log an answer that has been sent; one whose body is a file is logged when the file has been sent."""
         if attached(flow) is None:
-            _log(flow, _sent_bytes(flow), None)
+            self._log(flow, _sent_bytes(flow), None)
 
     def registry_body_sent(self, body_sent: BodySent) -> None:
         """Log an answer whose body was a file."""
-        _log(body_sent.flow, body_sent.sent.body_bytes, body_sent.sent.error)
+        self._log(body_sent.flow, body_sent.sent.body_bytes, body_sent.sent.error)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Log a request that got no answer."""
-        _log(flow, passed_bytes(flow.response), flow.error.msg if flow.error else None)
+        self._log(flow, passed_bytes(flow.response), flow.error.msg if flow.error else None)
+
+    def write(self, entry: "Entry") -> None:
+        """Print the line of a request, and tell who listens."""
+        try:
+            sys.stdout.write(f"{log_line(entry, time.time())}\n")
+            sys.stdout.flush()
+        except OSError as failure:
+            logger.debug("the access log cannot be written: %s", failure)
+        for listener in self._listeners:
+            listener(entry)
+
+    def _log(self, flow: http.HTTPFlow, sent_bytes: int, error: str | None) -> None:
+        """Print the line of a request to a registry, or through the proxy."""
+        if door(flow.request) not in (None, Door.OWN):
+            self.write(entry_of(flow, exchange_of(flow), sent_bytes, error))
 
 
 class UpstreamPart(NamedTuple):
@@ -109,15 +130,6 @@ def cache_fields(exchange: Exchange, compat: Compat) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value}
 
 
-def write(entry: Entry) -> None:
-    """Print the line of a request."""
-    try:
-        sys.stdout.write(f"{log_line(entry, time.time())}\n")
-        sys.stdout.flush()
-    except OSError as failure:
-        logger.debug("the access log cannot be written: %s", failure)
-
-
 def log_line(entry: Entry, now_s: float) -> str:
     """Return the line for one request; JSON escapes control characters."""
     exchange, upstream = entry.exchange, entry.upstream
@@ -143,12 +155,6 @@ def log_line(entry: Entry, now_s: float) -> str:
             "credential": upstream.credential,
         }
     )
-
-
-def _log(flow: http.HTTPFlow, sent_bytes: int, error: str | None) -> None:
-    """Print the line of a request to a registry, or through the proxy."""
-    if door(flow.request) not in (None, Door.OWN):
-        write(entry_of(flow, exchange_of(flow), sent_bytes, error))
 
 
 def entry_of(flow: http.HTTPFlow, exchange: Exchange | None, sent_bytes: int, error: str | None) -> Entry:

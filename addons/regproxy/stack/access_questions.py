@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from regproxy.oci.challenge import parse_challenges
 from regproxy.oci.digest import Digest
 from regproxy.origin.authorized import AuthorizedUpstream
-from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.errors import Answer
+from regproxy.origin.request import UpstreamRequest
 from regproxy.policy.access import Repository
 from regproxy.policy.identities import Identity
 from regproxy.policy.realms import find_challenge

@@ -11,9 +11,9 @@ from typing import Literal
 from regproxy.oci.challenge import Challenge, parse_challenges
 from regproxy.oci.names import HTTPS_PORT
 from regproxy.origin.authorized import AuthorizedUpstream
-from regproxy.origin.client import UpstreamRequest, header_pairs
 from regproxy.origin.credential_source import CredentialSource, Held
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
+from regproxy.origin.request import UpstreamRequest, header_pairs
 from regproxy.origin.tokens import TokenRefused
 from regproxy.policy.credentials import DOCKER_HUB_ALIASES, Credential, authorization_of
 from regproxy.policy.docker_config import Place

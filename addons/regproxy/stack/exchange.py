@@ -60,6 +60,8 @@ class Exchange:
     cache_status: CacheStatus = CacheStatus.NONE
     trace: Trace | None = field(default=None, repr=False)
     """What was asked of the registry for this request, by our own client; None when nothing was."""
+    answered_at_s: float | None = None
+    """When the answer's head went out, Unix time."""
     namespace: str | None = None
     """What a client of the mirror door calls the registry; None when the request came by the proxy door."""
     error: str | None = None

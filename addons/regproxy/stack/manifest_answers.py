@@ -11,8 +11,8 @@ from regproxy.oci.digest import Digest
 from regproxy.oci.endpoint import Manifest
 from regproxy.oci.media_types import is_accepted
 from regproxy.oci.names import Registry
-from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.errors import Answer
+from regproxy.origin.request import UpstreamRequest
 from regproxy.policy.freshness import NotAsked, TimedOut, UpstreamFailure
 from regproxy.stack.access import Refused
 from regproxy.stack.access_questions import Reader

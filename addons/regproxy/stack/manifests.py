@@ -13,9 +13,9 @@ from contextlib import nullcontext
 from regproxy.oci.descriptor import Descriptor
 from regproxy.oci.digest import Digest
 from regproxy.oci.media_types import is_accepted
-from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
 from regproxy.origin.patience import within
+from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.single_flight import SingleFlight
 from regproxy.policy.breaker import Need
 from regproxy.policy.freshness import Status, TimedOut, is_fresh, stale_allowed

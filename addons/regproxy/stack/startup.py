@@ -31,6 +31,7 @@ from regproxy.settings import Settings, SettingsError, load_settings
 from regproxy.stack.announcements import announce
 from regproxy.stack.core import Core
 from regproxy.stack.credential_check import report_credentials
+from regproxy.stack.metrics import Metrics
 from regproxy.stack.warm_reads import WarmReads
 from regproxy.stack.wiring import make_upstream, mitmproxy_options, summary, time_limits, without_own_proxies
 from regproxy.store.adoption import adopt_old_cache
@@ -48,17 +49,19 @@ class Startup:
 
     name = "registry-startup"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - it starts them all
         self,
         core: Core,
         certificates: Certificates,
         sender: BodySender,
         front_door: FrontDoor,
         warm: WarmReads,
+        metrics: Metrics,
     ) -> None:
         self._core = core
         self._front_door = front_door
         self._warm = warm
+        self._metrics = metrics
         self._certificates = certificates
         self._sender = sender
         self._refused = False
@@ -120,6 +123,7 @@ class Startup:
         watch = TimeLimitWatch(time_limits(settings), _connections)
         asyncio_utils.create_task(watch.run(), name="time limits", keep_ref=True)
         asyncio_utils.create_task(store.housekeeping(), name="store housekeeping", keep_ref=True)
+        asyncio_utils.create_task(self._metrics.run(), name="metrics", keep_ref=True)
         self._choose_road(settings)
         ca_warnings = authority.end_is_near(settings.ca_certificate_file, dt.datetime.now(dt.UTC))
         for warning in (*settings.warnings, *ca_warnings):

@@ -15,9 +15,9 @@ from mitmproxy import http
 
 from regproxy.oci.endpoint import Endpoint, Other
 from regproxy.oci.errors import ErrorCode
-from regproxy.origin.client import UpstreamRequest, header_pairs
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
 from regproxy.origin.patience import within
+from regproxy.origin.request import UpstreamRequest, header_pairs
 from regproxy.origin.token_answers import parse_token_answer
 from regproxy.origin.tokens import TOKEN_ANSWER_LIMIT_BYTES, TOKEN_LIMIT_S
 from regproxy.policy.breaker import Need

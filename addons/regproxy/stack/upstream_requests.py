@@ -4,7 +4,7 @@ from mitmproxy import http
 
 from regproxy.oci.endpoint import Blob, Manifest, build_path
 from regproxy.origin.callers import Callers
-from regproxy.origin.client import UpstreamRequest, header_pairs
+from regproxy.origin.request import UpstreamRequest, header_pairs
 from regproxy.policy.realms import Access
 from regproxy.policy.redirects import Url
 from regproxy.stack.exchange import Exchange, opened_by, trace_of

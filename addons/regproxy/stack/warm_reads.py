@@ -4,6 +4,7 @@ The same decisions as on the way of the hooks, by the same parts, in the same or
 left to that way: it answers, refuses or asks.
 """
 
+import time
 from collections.abc import Mapping
 
 from regproxy.engine.bodies import FileBody, Sent
@@ -14,8 +15,7 @@ from regproxy.oci.names import HTTPS_PORT
 from regproxy.policy.image_rules import may_use
 from regproxy.policy.mirror import is_api, is_api_root
 from regproxy.policy.tiers import request_class
-from regproxy.stack import access_log
-from regproxy.stack.access_log import Entry, UpstreamPart, cache_fields
+from regproxy.stack.access_log import AccessLog, Entry, UpstreamPart, cache_fields
 from regproxy.stack.access_questions import Reader
 from regproxy.stack.answers import passed_on
 from regproxy.stack.blob_cache import BlobCache
@@ -34,7 +34,7 @@ from regproxy.store.errors import StoreError
 class WarmReads:
     """`engine.warm.WarmReads` over the caches."""
 
-    def __init__(  # noqa: PLR0913 - the parts that it asks
+    def __init__(  # noqa: PLR0913 - the parts that it asks, and who hears of it
         self,
         core: Core,
         interception: Interception,
@@ -42,9 +42,11 @@ class WarmReads:
         manifests: ManifestCache,
         blobs: BlobCache,
         *,
+        log: AccessLog,
         mirror_door: MirrorDoor | None = None,
     ) -> None:
         self._core = core
+        self._log = log
         self._interception = interception
         self._ping = ping
         self._manifests = manifests
@@ -98,7 +100,7 @@ class WarmReads:
         return self._hit(exchange, asked)
 
     def _hit(self, exchange: Exchange, asked: Asked) -> WarmAnswer | None:
-        exchange.cache_status = CacheStatus.HIT
+        exchange.cache_status, exchange.answered_at_s = CacheStatus.HIT, time.time()
         is_denied = self._rules.denial(exchange, asked.head.target, asked.client_ip) is not None
         try:
             return None if is_denied else self._at_hand(exchange, asked.head)
@@ -115,7 +117,7 @@ class WarmReads:
         if not asked.host:
             assert isinstance(exchange.endpoint, Blob | Manifest)
             target = build_path(exchange.endpoint)
-        access_log.write(
+        self._log.write(
             Entry(
                 method=asked.head.method,
                 target=target,

@@ -11,14 +11,13 @@ import asyncio
 import logging
 import os
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Never, Self
+from typing import Never
 
 from regproxy.oci.digest import Digest
 from regproxy.store.access_book import AccessBook
+from regproxy.store.activity import Activity
 from regproxy.store.errors import StoreError, translated
 from regproxy.store.eviction import Usage
 from regproxy.store.flights import Fetch, Flights
@@ -29,6 +28,7 @@ from regproxy.store.layout import Layout
 from regproxy.store.ledger import Ledger
 from regproxy.store.records import TagKey, TagRecord, content_key
 from regproxy.store.recovery import Doubts, Reconciled, beat, beat_no_more, find_doubts, reconcile
+from regproxy.store.stored_content import StoredContent
 
 _logger = logging.getLogger(__name__)
 
@@ -43,39 +43,6 @@ ACCESS_TIDY_INTERVAL_S = 3600.0
 
 PARTIAL_LIFETIME_S = 7 * 24 * 3600.0
 """A download that nobody resumed for a week is not resumed any more."""
-
-
-class StoredContent:
-    """An open content file; close it, or use it in a `with` statement. Eviction does not take it away."""
-
-    __slots__ = ("_fd", "size_bytes")
-
-    def __init__(self, fd: int, size_bytes: int) -> None:
-        self._fd = fd
-        self.size_bytes = size_bytes
-
-    def fileno(self) -> int:
-        """Return the read-only descriptor."""
-        return self._fd
-
-    def close(self) -> None:
-        """Close the descriptor; closing twice is fine."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if self._fd >= 0:
-            warnings.warn(f"stored content was not closed (descriptor {self._fd})", ResourceWarning, stacklevel=2)
-            self.close()
 
 
 class Store:
@@ -291,6 +258,19 @@ class Store:
     def used_bytes(self) -> int:
         """Return the bytes that are held against the cap, as of the last change."""
         return self.usage.used_bytes
+
+    @property
+    def activity(self) -> Activity:
+        """What was done since the store was opened."""
+        return self._open_ledger().activity
+
+    def running_ingests(self) -> tuple[Ingest, ...]:
+        """Return the ingests that are under way."""
+        return (self._flights or self._closed()).aloft()
+
+    async def oldest_access_s(self) -> float | None:
+        """Return when the content that is evicted next was last used (Unix time); None for an empty store."""
+        return await self._open_ledger().oldest_access_s()
 
     async def evict_inactive(self) -> None:
         """Write the access times; remove what was not used for the inactive time, partial files after a week."""

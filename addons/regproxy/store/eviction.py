@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from regproxy.oci.digest import Digest
 from regproxy.policy.eviction import choose_victims
 from regproxy.store.accesses import Accesses
+from regproxy.store.activity import Activity, Reason
 from regproxy.store.errors import StoreFull
 from regproxy.store.index import Index
 from regproxy.store.layout import Layout, on_disk_bytes
 from regproxy.store.leftovers import Leftover, remove_leftover
+from regproxy.store.records import CONTENT_PREFIX
 
 INDEX_GROWTH_BYTES = 64 * 1024
 """Kept free under the cap: what SQLite may grow by between two looks, a few split pages in each of its six trees."""
@@ -53,6 +55,7 @@ class Room:
         self._partials: dict[Digest, int] = {}
         self._idle_since: dict[Digest, float] = {}
         self._set_aside_bytes = 0
+        self.activity = Activity()
 
     def add_leftover(self, leftover: Leftover) -> None:
         """Count a partial file that was found; oldest first."""
@@ -103,7 +106,7 @@ class Room:
         shortage_bytes -= self._evict_idle(shortage_bytes)
         if shortage_bytes > 0:
             self.flush()
-            self._index.discard(choose_victims(self._index.content_by_access(), shortage_bytes))
+            self._discard(choose_victims(self._index.content_by_access(), shortage_bytes), Reason.ROOM)
         # One round by size: a file system that frees late, or a reader with the file open, must not empty the cache.
         if self._shortage_bytes(incoming_bytes) > 0:
             raise self._full(incoming_bytes)
@@ -111,7 +114,7 @@ class Room:
     def expire(self, oldest_s: float) -> None:
         """Remove content, records and idle partial files that were last used before this Unix time."""
         self.flush()
-        self._index.discard(self._index.unused_since(oldest_s))
+        self._discard(self._index.unused_since(oldest_s), Reason.UNUSED)
         for digest, idle_since_s in list(self._idle_since.items()):
             if idle_since_s < oldest_s:
                 self._drop_idle(digest)
@@ -139,6 +142,12 @@ class Room:
             f" {self._min_free_bytes} must stay free; raise the cap or free the disk"
         )
 
+    def _discard(self, keys: list[str], reason: Reason) -> None:
+        before_bytes = self._index.content_bytes()
+        self._index.discard(keys)
+        contents = sum(key.startswith(CONTENT_PREFIX) for key in keys)
+        self.activity.note_evicted(reason, contents, before_bytes - self._index.content_bytes())
+
     def _evict_idle(self, wanted_bytes: int) -> int:
         freed_bytes = 0
         for digest in list(self._idle_since):
@@ -150,7 +159,10 @@ class Room:
     def _drop_idle(self, digest: Digest) -> int:
         del self._idle_since[digest]
         taken_bytes = self._partials.pop(digest)
-        return taken_bytes if remove_leftover(self._layout, digest) else 0
+        if not remove_leftover(self._layout, digest):
+            return 0
+        self.activity.note_evicted(Reason.PARTIAL, 1, taken_bytes)
+        return taken_bytes
 
 
 def free_bytes(layout: Layout) -> int:

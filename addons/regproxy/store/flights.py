@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from regproxy.oci.digest import Digest
+from regproxy.store.activity import EndedIngest
 from regproxy.store.errors import IngestFailed, StoreError
 from regproxy.store.growing import submit
 from regproxy.store.ingest import Ingest, IngestState
@@ -29,6 +31,9 @@ type Fetch = Callable[[Ingest], Coroutine[Any, Any, None]]
 @dataclass(eq=False, slots=True)
 class _Flight:
     ingest: Ingest
+    began_s: float
+    """On the monotonic clock."""
+    resumed_bytes: int = 0
     task: asyncio.Task[None] | None = None
 
 
@@ -58,7 +63,7 @@ class Flights:
         if running is not None:
             return running
         failed = self._current.get(digest)
-        flight = self._current[digest] = _Flight(Ingest(digest, self))
+        flight = self._current[digest] = _Flight(Ingest(digest, self), time.monotonic())
         self._aloft.add(flight)
         flight.task = asyncio.get_running_loop().create_task(
             self._fly(flight, fetch, None if failed is None else failed.task), name=f"ingest {digest}"
@@ -70,6 +75,10 @@ class Flights:
         flight = self._current.get(ingest.digest)
         if flight is not None and flight.ingest is ingest and flight.task is not None:
             await asyncio.wait([flight.task])
+
+    def aloft(self) -> tuple[Ingest, ...]:
+        """Return the ingests that are under way."""
+        return tuple(flight.ingest for flight in self._aloft if not flight.ingest.ended)
 
     async def reserve(self, digest: Digest, total_bytes: int) -> None:
         """Make room so that the partial file may take so many bytes in all; StoreFull when that cannot be."""
@@ -104,6 +113,7 @@ class Flights:
                 await asyncio.wait([failed])  # it still has the file
             if await self._ledger.claim(ingest.digest):
                 await ingest.resume()
+                flight.resumed_bytes = ingest.arrived_bytes
             await fetch(ingest)
             ingest.fail(IngestFailed(f"{ingest.digest}: the download ended without an outcome"))
         except asyncio.CancelledError:
@@ -114,7 +124,15 @@ class Flights:
                 _logger.warning("%s was served but cannot be stored: %s", ingest.digest, error)
             ingest.fail(error)
         finally:
+            self._note(flight)
             await self._land(flight)
+
+    def _note(self, flight: _Flight) -> None:
+        ingest = flight.ingest
+        written_bytes = max(0, ingest.arrived_bytes - flight.resumed_bytes)
+        duration_s = time.monotonic() - flight.began_s
+        ended = EndedIngest(ingest.digest, ingest.outcome, written_bytes, duration_s, flight.resumed_bytes > 0)
+        self._ledger.activity.ended.append(ended)
 
     async def _land(self, flight: _Flight) -> None:
         digest = flight.ingest.digest

@@ -132,6 +132,14 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
         """Yield key and size in bytes of content, least recently accessed first."""
         yield from self._sql("SELECT key, size FROM Cache WHERE mode = ? ORDER BY access_time, rowid", (MODE_BINARY,))
 
+    def oldest_access_s(self) -> float | None:
+        """Return the Unix time at which the content that is evicted next was last used; None when there is none."""
+        for (access_s,) in self._sql(
+            "SELECT access_time FROM Cache WHERE mode = ? ORDER BY access_time LIMIT 1", (MODE_BINARY,)
+        ):
+            return float(access_s)
+        return None
+
     def unused_since(self, before_s: float) -> list[str]:
         """Return the keys, content and records, that were last accessed before this Unix time."""
         rows = self._sql("SELECT key FROM Cache WHERE access_time < ? ORDER BY access_time", (before_s,))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Never
 
 from regproxy.oci.digest import Digest
+from regproxy.store.activity import Outcome
 from regproxy.store.errors import DigestMismatch, IngestFailed, StoreError
 from regproxy.store.growing import HOLD_BACK_BYTES, GrowingFile, Home
 
@@ -57,11 +58,24 @@ class Ingest:
         self._changed = asyncio.Event()
         self._finishing = False
         self._exposed = False
+        self._stored = False
 
     @property
     def contiguous_bytes(self) -> int:
         """Bytes from offset 0 on that have arrived without a hole."""
         return self._growing.filled.prefix_bytes()
+
+    @property
+    def arrived_bytes(self) -> int:
+        """Bytes that are there, with holes between them or not."""
+        return self._growing.filled.total_bytes()
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended; FAILED while it has not."""
+        if self.state is IngestState.VERIFIED:
+            return Outcome.STORED if self._stored else Outcome.NOT_STORED
+        return Outcome.WRONG_DIGEST if isinstance(self.error, DigestMismatch) else Outcome.FAILED
 
     @property
     def ended(self) -> bool:
@@ -140,6 +154,7 @@ class Ingest:
         self._when_verified()
         self._wake()
         await self._growing.commit(arrived_bytes)
+        self._stored = True
 
     def fail(self, error: Exception) -> None:
         """End it: every reader gets this very exception. What has arrived is kept for the next time."""

@@ -47,6 +47,7 @@ class Ledger:
         try:
             self._index = self._thread.submit(self._step, "open the cache index", self._open_index).result()
             self._room = Room(layout, self._index, self.accesses, cap_bytes, min_free_bytes)
+            self.activity = self._room.activity
             self._thread.submit(self._step, "look for unfinished content", self._collect, oldest_s).result()
         except BaseException:
             self._thread.shutdown()
@@ -134,6 +135,10 @@ class Ledger:
     async def media_type(self, digest: Digest) -> str | None:
         """Return the media type content was stored with, "" for a blob, None when it is not there."""
         return await self._read("look up content", lambda: self._index.media_type(content_key(digest)))
+
+    async def oldest_access_s(self) -> float | None:
+        """Return when the content that is evicted next was last used (Unix time)."""
+        return await self._read("look for the oldest content", self._index.oldest_access_s)
 
     async def expire(self, oldest_s: float) -> None:
         """Write the access times, then remove what was last used before this Unix time."""

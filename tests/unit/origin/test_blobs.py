@@ -13,8 +13,8 @@ from aiohttp import web
 from regproxy.oci.digest import Digest
 from regproxy.origin import blobs
 from regproxy.origin.blobs import fill
-from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.errors import UpstreamRefused, UpstreamUnavailable
+from regproxy.origin.request import UpstreamRequest
 from regproxy.policy.freshness import Status
 from regproxy.policy.redirects import Url
 from regproxy.store.content import Store

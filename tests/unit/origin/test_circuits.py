@@ -13,9 +13,10 @@ from aiohttp import web
 from regproxy.origin import circuits, patience
 from regproxy.origin.blobs import fill
 from regproxy.origin.circuits import Circuits
-from regproxy.origin.client import Upstream, UpstreamRequest
+from regproxy.origin.client import Upstream
 from regproxy.origin.errors import UpstreamAway, UpstreamUnavailable
 from regproxy.origin.patience import within
+from regproxy.origin.request import UpstreamRequest
 from regproxy.policy import breaker
 from regproxy.policy.breaker import Closed, HalfOpen, Need, Open
 from regproxy.policy.freshness import NotAsked

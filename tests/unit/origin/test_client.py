@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 
 from lab.pki import Pki
-from regproxy.origin.client import UpstreamRequest, header_pairs
 from regproxy.origin.errors import AnswerTooLarge, UpstreamUnavailable
+from regproxy.origin.request import UpstreamRequest, header_pairs
 from regproxy.policy.freshness import ConnectionFailed, TimedOut
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping

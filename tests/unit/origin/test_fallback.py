@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 from aiohttp import web
 
-from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.errors import Answer
 from regproxy.origin.logins import Logins
+from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.tokens import Tokens
 from regproxy.origin.trace import Trace
 from regproxy.policy.credentials import Credential, basic_header

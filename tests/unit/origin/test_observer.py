@@ -5,9 +5,10 @@ import socket
 import pytest
 from aiohttp import web
 
-from regproxy.origin.client import Upstream, UpstreamRequest
+from regproxy.origin.client import Upstream
 from regproxy.origin.errors import UpstreamUnavailable
 from regproxy.origin.observer import TracedRequest
+from regproxy.origin.request import UpstreamRequest
 from regproxy.policy.redirects import Url
 from unit.origin.conftest import OPTIONS, Serve
 

@@ -12,11 +12,11 @@ from aiohttp import web
 from regproxy.oci.digest import Digest
 from regproxy.origin.authorized import AuthorizedUpstream
 from regproxy.origin.blobs import fill
-from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.credential_helper import CredentialHelpers
 from regproxy.origin.credential_source import CredentialSource
 from regproxy.origin.ecr import EcrLogins
 from regproxy.origin.errors import UpstreamRefused
+from regproxy.origin.request import UpstreamRequest
 from regproxy.policy.credentials import Credential, basic_header
 from regproxy.policy.mappings import UpstreamMapping
 from regproxy.policy.openers import OpenedBy

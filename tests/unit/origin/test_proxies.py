@@ -4,8 +4,8 @@ import pytest
 from aiohttp import web
 
 from lab.addresses import free_port
-from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.errors import UpstreamUnavailable
+from regproxy.origin.request import UpstreamRequest
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
 from regproxy.policy.redirects import Url

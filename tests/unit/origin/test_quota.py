@@ -16,9 +16,9 @@ from regproxy.oci.digest import Digest
 from regproxy.origin.authorized import AuthorizedUpstream
 from regproxy.origin.blobs import fill
 from regproxy.origin.callers import ANONYMOUS, Caller
-from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.errors import UpstreamUnavailable
 from regproxy.origin.quota import Quotas
+from regproxy.origin.request import UpstreamRequest
 from regproxy.policy.credentials import Credential, basic_header
 from regproxy.policy.freshness import Status
 from regproxy.policy.interception import HostPattern

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regproxy.origin.blobs import SINGLE, Connections, fill
-from regproxy.origin.client import Upstream, UpstreamOptions, UpstreamRequest
+from regproxy.origin.client import Upstream, UpstreamOptions
 from regproxy.origin.errors import UpstreamRefused
+from regproxy.origin.request import UpstreamRequest
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.redirects import Url
 

@@ -13,13 +13,13 @@ from aiohttp import web
 
 from lab.pki import Pki
 from regproxy.origin.authorized import AuthorizedUpstream
-from regproxy.origin.client import UpstreamRequest
 from regproxy.origin.credential_helper import CredentialHelpers
 from regproxy.origin.credential_source import CredentialSource
 from regproxy.origin.ecr import EcrLogins
 from regproxy.origin.errors import UpstreamUnavailable
 from regproxy.origin.logins import Logins
 from regproxy.origin.quota import Quotas
+from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.resolver import AddressForbiddenError, CheckedResolver, for_inside
 from regproxy.origin.tokens import CREDENTIAL_REST_S, REFUSAL_REST_S, TOKEN_ANSWER_LIMIT_BYTES, Tokens
 from regproxy.policy.credentials import Credential, basic_header

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from aiohttp import web
 
-from regproxy.origin.client import UpstreamRequest
+from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.trace import MOST_ATTEMPTS, Trace
 from regproxy.policy.redirects import Url
 from unit.origin.conftest import Open, Serve

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from regproxy.origin.authorized import AuthorizedUpstream
-from regproxy.origin.client import UpstreamRequest
+from regproxy.origin.request import UpstreamRequest
 from regproxy.policy.realms import Access
 from regproxy.policy.redirects import Url
 

@@ -13,6 +13,7 @@ from regproxy.engine.bodies import FileBody, Sent, detach
 from regproxy.engine.request_head import RequestHead
 from regproxy.engine.warm import Asked, WarmAnswer
 from regproxy.stack import ping as ping_module
+from regproxy.stack.access_log import AccessLog
 from regproxy.stack.blob_cache import BlobCache
 from regproxy.stack.core import Core
 from regproxy.stack.interception import Interception
@@ -39,7 +40,7 @@ class Warm:
         self.ping = RegistryPing(core)
         self.manifests = ManifestCache(core)
         self.blobs = BlobCache(core)
-        self.reads = WarmReads(core, Interception(core), self.ping, self.manifests, self.blobs)
+        self.reads = WarmReads(core, Interception(core), self.ping, self.manifests, self.blobs, log=AccessLog(core))
 
     @property
     def blob_path(self) -> str:
@@ -170,7 +171,9 @@ async def test_a_store_that_fails_is_left_to_the_long_way(warm: Warm, caplog: py
 async def test_before_the_start_nothing_is_intercepted(warm: Warm) -> None:
     """There is no store yet."""
     core = Core()
-    starting = WarmReads(core, Interception(core), RegistryPing(core), ManifestCache(core), BlobCache(core))
+    starting = WarmReads(
+        core, Interception(core), RegistryPing(core), ManifestCache(core), BlobCache(core), log=AccessLog(core)
+    )
 
     assert not starting.intercepts("quay.io", 443, "192.0.2.7")
     assert warm.reads.intercepts("quay.io", 443, "192.0.2.7")

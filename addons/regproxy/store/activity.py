@@ -1,0 +1,59 @@
+"""What the store has done since it was opened, in numbers that only grow: for metrics and for who looks on."""
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from regproxy.oci.digest import Digest
+
+KEPT_INGESTS = 1000
+"""Ended ingests that nobody has taken yet; a reader comes every few seconds."""
+
+
+class Outcome(StrEnum):
+    """How an ingest ended."""
+
+    STORED = "stored"
+    NOT_STORED = "not_stored"
+    """Whole and right, but there was no place for it."""
+    WRONG_DIGEST = "wrong_digest"
+    FAILED = "failed"
+
+
+class Reason(StrEnum):
+    """Why something left the store."""
+
+    ROOM = "room"
+    """The least recently used made room: under the cap, or for others on the disk."""
+    UNUSED = "unused"
+    """Nobody had read it for CACHE_INACTIVE."""
+    PARTIAL = "partial"
+    """A download that nobody went on with."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndedIngest:
+    """One ingest, over."""
+
+    digest: Digest
+    outcome: Outcome
+    written_bytes: int
+    """That arrived from upstream, without what an earlier ingest left."""
+    duration_s: float
+    was_resumed: bool
+
+
+@dataclass(slots=True)
+class Activity:
+    """Written by the event loop and the index thread, each its own fields; read by the event loop."""
+
+    ended: deque[EndedIngest] = field(default_factory=lambda: deque(maxlen=KEPT_INGESTS))
+    """The newest last."""
+    evicted: Counter[Reason] = field(default_factory=Counter)
+    """Contents and partial files."""
+    evicted_bytes: Counter[Reason] = field(default_factory=Counter)
+
+    def note_evicted(self, reason: Reason, entries: int, freed_bytes: int) -> None:
+        """Count what left."""
+        self.evicted[reason] += entries
+        self.evicted_bytes[reason] += freed_bytes
