@@ -22,6 +22,7 @@ from regproxy.store.layout import Layout, on_disk_bytes
 from regproxy.store.leftovers import collect_leftovers
 from regproxy.store.partial import PartialFile, write_scratch
 from regproxy.store.records import TagKey, content_key
+from regproxy.store.tag_history import TagChange, history_from_json, history_to_json
 
 _logger = logging.getLogger(__name__)
 
@@ -164,6 +165,24 @@ class Ledger:
         """Remove all records of a tag."""
         await self._change("forget a tag", lambda: self._index.forget_tag(registry, name, tag))
 
+    async def note_tag_change(self, key: str, change: TagChange, known_at_s: float) -> bool:
+        """Add a change to a tag's history, unless it is there; returns whether it was news."""
+        is_news = False
+
+        def note() -> None:
+            nonlocal is_news
+            history = self._history(key)
+            is_news = change.is_news(history, known_at_s)
+            if is_news:
+                self._index.put_text(key, history_to_json((*history, change)), self._clock())
+
+        await self._change("remember what became of a tag", note)
+        return is_news
+
+    async def tag_history(self, key: str) -> tuple[TagChange, ...]:
+        """Return the changes of a tag, oldest first."""
+        return await self._read("look up a tag's history", lambda: self._history(key))
+
     # Recovery.
 
     def known_content(self) -> set[str]:
@@ -230,6 +249,14 @@ class Ledger:
         for leftover in collect_leftovers(self._layout, oldest_s):
             self._room.add_leftover(leftover)
         self._settle_down()
+
+    def _history(self, key: str) -> tuple[TagChange, ...]:
+        text = self._index.text(key)
+        try:
+            return () if text is None else history_from_json(text)
+        except ValueError as error:
+            _logger.warning("ignoring the history %s: %s", key[:300], error)
+            return ()
 
     def _flush_and_close(self) -> None:
         try:
