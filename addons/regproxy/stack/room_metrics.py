@@ -18,7 +18,7 @@ from regproxy.policy.quota import Quota
 from regproxy.stack.core import Core
 from regproxy.stack.metric_families import Families, by_label
 from regproxy.stack.version import VERSION
-from regproxy.store.activity import EndedIngest
+from regproxy.store.activity import EndedIngest, Outcome, Reason
 from regproxy.store.errors import StoreError
 
 _INGEST_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
@@ -55,6 +55,12 @@ class StoreMetrics:
         self._changes = families.counter(
             "tag_changes", "Tags that moved, vanished or came back at their registry", "registry", "change"
         )
+        # A counter that begins with its first event shows Prometheus no increase.
+        for outcome in Outcome:
+            self._ingests.labels(outcome.value)
+        for reason in Reason:
+            self._evicted.labels(reason.value)
+            self._evicted_bytes.labels(reason.value)
 
     def take_over(self) -> None:
         """Bring them up to date, but for what must be waited for."""
