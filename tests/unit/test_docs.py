@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from regproxy.settings.table import markdown_rows
+from regproxy.settings.documentation import markdown_rows
 
 README = Path(__file__).parents[2] / "README.md"
 

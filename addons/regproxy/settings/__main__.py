@@ -12,10 +12,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from regproxy.settings.documentation import markdown_rows
 from regproxy.settings.loading import load_settings
 from regproxy.settings.model import Settings, SettingsError
 from regproxy.settings.preflight import find_problems
-from regproxy.settings.table import markdown_rows
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -297,6 +297,18 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         variable="DEBUG_NGINX", default="false", meaning="`true`: log at level DEBUG (the name is the predecessor's)"
     ),
     Setting(
+        variable="LOG_FORMAT",
+        default="auto",
+        meaning="`json`: one object a line; `text`: words and, on a terminal, colours (`NO_COLOR` turns them off); "
+        "`auto`: `text` on a terminal, else `json`",
+    ),
+    Setting(
+        variable="LOG_LEVEL",
+        default="info",
+        meaning="Least level of messages on standard error: `debug`, `info`, `warning`, `error`; the access log on "
+        "standard output is always written",
+    ),
+    Setting(
         variable="SLOW_TIER_ENABLED",
         in_yaml="",
         default="false",
@@ -311,31 +323,3 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
 
 BY_VARIABLE: Mapping[str, Setting] = MappingProxyType({setting.variable: setting for setting in SETTINGS_TABLE})
 BY_YAML_KEY: Mapping[str, Setting] = MappingProxyType({row.yaml_key: row for row in SETTINGS_TABLE if row.yaml_key})
-
-
-def markdown_rows() -> tuple[str, ...]:
-    """Return the table of the README, one line each, with its two head lines; what has no effect is one row."""
-    head = ("| Variable | Default | Meaning |", "| --- | --- | --- |")
-    rows = tuple(
-        f"| `{row.variable}` | {_markdown_default(row)} | {_markdown_meaning(row)} |"
-        for row in SETTINGS_TABLE
-        if not row.ignored
-    )
-    names = ", ".join(f"`{row.variable}`" for row in SETTINGS_TABLE if row.ignored)
-    return (*head, *rows, f"| {names} | | Accepted because predecessors had them, no effect |")
-
-
-def _markdown_meaning(setting: Setting) -> str:
-    notes = [f"also `{alias}`" for alias in setting.aliases]
-    if setting.secret:
-        notes.append(f"or a file with it: `{setting.variable}{FILE_SUFFIX}`")
-    return f"{setting.meaning} ({'; '.join(notes)})" if notes else setting.meaning
-
-
-def _markdown_default(setting: Setting) -> str:
-    if not setting.default:
-        return setting.default_note
-    if not setting.default.strip():
-        return "one blank"
-    # A bar would end the cell even in a code span.
-    return f"`{setting.default.replace('|', r'\|')}`"
