@@ -167,17 +167,16 @@ class Ledger:
 
     async def note_tag_change(self, key: str, change: TagChange, known_at_s: float) -> bool:
         """Add a change to a tag's history, unless it is there; returns whether it was news."""
-        is_news = False
 
-        def note() -> None:
-            nonlocal is_news
+        def note() -> bool:
             history = self._history(key)
-            is_news = change.is_news(history, known_at_s)
-            if is_news:
-                self._index.put_text(key, history_to_json((*history, change)), self._clock())
+            if not change.is_news(history, known_at_s):
+                return False
+            self._index.put_text(key, history_to_json((*history, change)), self._clock())
+            self._settle_down()
+            return True
 
-        await self._change("remember what became of a tag", note)
-        return is_news
+        return await self._read("remember what became of a tag", note)
 
     async def tag_history(self, key: str) -> tuple[TagChange, ...]:
         """Return the changes of a tag, oldest first."""
