@@ -13,6 +13,9 @@ SHELL_SCRIPTS := entrypoint.sh .ci/run $(wildcard scripts/* docs/deploy/*/*.sh c
 # The real clients that need root: program:Debian package.
 CLIENT_PROGRAMS := buildah:buildah ctr:containerd debootstrap:debootstrap dockerd:docker.io podman:podman runc:runc
 
+# What checks the alerts, too: program:Debian package.
+METRICS_PROGRAMS := promtool:prometheus
+
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
@@ -24,7 +27,7 @@ test: ## Run all tests; ARGS="-k word" selects some
 	@scripts/bootstrap dev
 	@scripts/test-packages
 	@scripts/kubernetes-tools
-	-@scripts/test-packages $(CLIENT_PROGRAMS)
+	-@scripts/test-packages $(CLIENT_PROGRAMS) $(METRICS_PROGRAMS)
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-clients: ## Pull with every real client, Debian's and those of its next release, as root; elsewhere it says why not

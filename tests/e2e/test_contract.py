@@ -45,7 +45,7 @@ KEYS = [
 def lines(proxy: Proxy, count: int) -> list[dict[str, str]]:
     """Return what the predecessor's users find: `grep '^{"'`, then `jq`. A line follows its answer."""
     deadline_s = time.monotonic() + 10.0
-    while len(found := [line for line in proxy.log.splitlines() if line.startswith('{"')]) < count:
+    while len(found := [line for line in proxy.log.splitlines() if line.startswith('{"access_time"')]) < count:
         assert time.monotonic() < deadline_s, f"{len(found)} lines instead of {count}"
         time.sleep(0.02)
     return [json.loads(line) for line in found]

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from regproxy.policy.credentials import Credential
 from regproxy.policy.realms import is_anonymous_bearer
 
+OPERATOR_PREFIX = "user="
+"""How the name of an operator's login begins."""
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -33,7 +36,11 @@ class Callers:
     @staticmethod
     def of_operator(credential: Credential | None) -> Caller:
         """Return the account of an operator's login; it is the same one under a new password."""
-        return ANONYMOUS if credential is None else Caller(f"user={credential.username}", credential.path or "/")
+        return (
+            ANONYMOUS
+            if credential is None
+            else Caller(f"{OPERATOR_PREFIX}{credential.username}", credential.path or "/")
+        )
 
     def of_client(self, authorization: str | None) -> Caller:
         """Return the account behind a client's own `Authorization`: whoever shows exactly this.

@@ -11,6 +11,9 @@ MOST_REGISTRIES = 200
 
 OTHER = "other"
 
+WRONG_DIGEST = "wrong_digest"
+"""The kind of an answer whose body is not what it is announced as."""
+
 
 @dataclass(slots=True)
 class Meter:
@@ -18,8 +21,8 @@ class Meter:
 
     received_bytes: Counter[str] = field(default_factory=Counter)
     """Of bodies."""
-    failures: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By registry and kind: `connection`, `timeout`, or an answer's status."""
+    failures: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    """By registry and kind: `connection`, `timeout`, `wrong_digest`, or an answer's status."""
 
     def received(self, registry: str, count_bytes: int) -> None:
         """Count bytes of a body."""

@@ -7,6 +7,6 @@ it. Nothing here knows mitmproxy, and only `sources`, `credentials` (password fi
 """
 
 from regproxy.settings.loading import load_settings
-from regproxy.settings.model import Compat, Settings, SettingsError
+from regproxy.settings.model import Compat, LogFormat, LogLevel, Settings, SettingsError
 
-__all__ = ["Compat", "Settings", "SettingsError", "load_settings"]
+__all__ = ["Compat", "LogFormat", "LogLevel", "Settings", "SettingsError", "load_settings"]

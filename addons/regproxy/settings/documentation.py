@@ -1,4 +1,4 @@
-"""The settings as the README lists them."""
+"""The table of all settings as the README has it; `python -m regproxy.settings table` prints it."""
 
 from regproxy.settings.setting import FILE_SUFFIX, Setting
 from regproxy.settings.table import SETTINGS_TABLE

@@ -7,6 +7,7 @@ with it starts here. Whether the port is free or a directory can be written is `
 
 import re
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from pathlib import Path
 
 from regproxy.policy.credentials import Credential
@@ -24,7 +25,7 @@ from regproxy.settings.credentials import (
     parse_yaml_credential,
     refuse_second_login,
 )
-from regproxy.settings.model import Compat, Settings, SettingsError
+from regproxy.settings.model import Compat, LogFormat, LogLevel, Settings, SettingsError
 from regproxy.settings.resolvers import Resolvers, parse_resolvers
 from regproxy.settings.sources import Raw, Sources, read_sources
 from regproxy.settings.table import BY_VARIABLE
@@ -66,7 +67,7 @@ class _Reader:
         ca_directory = self._path("CA_DIRECTORY")
         credentials = self._credentials()
         resolvers = self._resolvers()
-        compat = self._compat()
+        compat = self._word("COMPAT", Compat)
         self._doubt_slow_tier()
         return Settings(
             listen_host=self._value("LISTEN_HOST", grammar.parse_listen_host),
@@ -124,6 +125,8 @@ class _Reader:
             debug_hub=self._flag("DEBUG_HUB"),
             debug_password=self._value("DEBUG_PASSWORD", parse_password),
             debug_nginx=self._flag("DEBUG_NGINX"),
+            log_format=self._word("LOG_FORMAT", LogFormat),
+            log_level=self._word("LOG_LEVEL", LogLevel),
             warnings=tuple(self._warnings),
         )
 
@@ -150,6 +153,14 @@ class _Reader:
             consequence = "upstream certificates are NOT verified" if variable == "VERIFY_SSL" else "read as false"
             self._warnings.append(self._sources.get(variable).problem(f"neither true nor false: {consequence}"))
         return grammar.is_true(text)
+
+    def _word[Word: StrEnum](self, variable: str, words: type[Word]) -> Word:
+        """Return one of a few words; another one is doubted, for other programs have such names, too."""
+        text, default = self._value(variable, str).lower(), BY_VARIABLE[variable].default
+        if text in set(words):
+            return words(text)
+        self._warnings.append(self._sources.get(variable).problem(f"not one of {', '.join(words)}: read as {default}"))
+        return words(default)
 
     def _list[T](self, variable: str, parse: Callable[[str], T], complaints: list[str]) -> tuple[T, ...]:
         """Return what can be parsed of a list; each other entry adds a line to `complaints`."""
@@ -252,14 +263,6 @@ class _Reader:
             return Resolvers()
         self._warnings.extend(f"RESOLVERS_FILE={path}: {problem}" for problem in resolvers.problems)
         return resolvers
-
-    def _compat(self) -> Compat:
-        raw = self._sources.get("COMPAT")
-        text = self._value("COMPAT", str)
-        if text in set(Compat):
-            return Compat(text)
-        self._warnings.append(raw.problem(f"not one of {', '.join(Compat)}: read as {Compat.RPARDINI}"))
-        return Compat.RPARDINI
 
     def _cache_directory(self, compat: Compat) -> Path:
         """Return the directory; without a word each predecessor's volume is where its image had it."""

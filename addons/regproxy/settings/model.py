@@ -3,6 +3,7 @@
 Defaults are not repeated here: `load_settings({})` is the default object, made from `table`.
 """
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -26,6 +27,24 @@ class Compat(StrEnum):
 
     RPARDINI = "rpardini"
     GMARCY = "gmarcy"
+
+
+class LogFormat(StrEnum):
+    """What the lines of the log look like."""
+
+    AUTO = "auto"
+    """For people on a terminal, else for programs."""
+    JSON = "json"
+    TEXT = "text"
+
+
+class LogLevel(StrEnum):
+    """The least level of messages that are printed."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 DEBUG_PORT = 8081
@@ -142,8 +161,16 @@ class Settings:
     """What lets people into the web interface; empty means that one is made at every start."""
     debug_nginx: bool
     """True: our own log level is DEBUG (the name is the predecessor's)."""
+    log_format: LogFormat
+    log_level: LogLevel
+    """As asked for; `debug_nginx` wins (`least_level`)."""
     warnings: tuple[str, ...]
     """One line for each setting that was read with doubt; no line contains a secret."""
+
+    @property
+    def least_level(self) -> int:
+        """The least level of messages that are printed, as `logging` has it."""
+        return logging.DEBUG if self.debug_nginx else logging.getLevelNamesMapping()[self.log_level.upper()]
 
     @property
     def mirrored(self) -> tuple[HostPattern, ...]:

@@ -294,6 +294,18 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         variable="DEBUG_NGINX", default="false", meaning="`true`: log at level DEBUG (the name is the predecessor's)"
     ),
     Setting(
+        variable="LOG_FORMAT",
+        default="auto",
+        meaning="`json`: one object a line; `text`: words and, on a terminal, colours (`NO_COLOR` turns them off); "
+        "`auto`: `text` on a terminal, else `json`",
+    ),
+    Setting(
+        variable="LOG_LEVEL",
+        default="info",
+        meaning="Least level of messages on standard error: `debug`, `info`, `warning`, `error`; the access log on "
+        "standard output is always written",
+    ),
+    Setting(
         variable="SLOW_TIER_ENABLED",
         in_yaml="",
         default="false",

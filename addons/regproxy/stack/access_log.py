@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -23,8 +23,10 @@ from regproxy.origin.client import joined_address
 from regproxy.policy.openers import OpenedBy, opener_text
 from regproxy.policy.tiers import RequestClass
 from regproxy.settings import Compat
+from regproxy.stack.announcements import has_colours, is_text
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import Exchange, exchange_of, opened_by
+from regproxy.stack.log_lines import access_text
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +52,15 @@ class AccessLog:
         self._core = core
         self._listeners = listeners
         self._compat = Compat.RPARDINI
+        self._line: Callable[[Entry, float], str] = log_line
 
     def running(self) -> None:
-        """Take the names of the predecessor that clients know."""
+        """Take the names of the predecessor that clients know, and the form of lines that was asked for."""
         if self._core is not None and self._core.ready:
-            self._compat = self._core.settings.compat
+            settings = self._core.settings
+            self._compat = settings.compat
+            if is_text(settings.log_format, sys.stdout):
+                self._line = partial(text_line, colours=has_colours(sys.stdout))
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Tell the client what the cache did; like nginx's `add_header`, nothing where there is nothing to tell."""
@@ -79,7 +85,7 @@ class AccessLog:
     def write(self, entry: "Entry") -> None:
         """Print the line of a request, and tell who listens."""
         try:
-            sys.stdout.write(f"{log_line(entry, time.time())}\n")
+            sys.stdout.write(f"{self._line(entry, time.time())}\n")
             sys.stdout.flush()
         except OSError as failure:
             logger.debug("the access log cannot be written: %s", failure)
@@ -132,29 +138,37 @@ def cache_fields(exchange: Exchange, compat: Compat) -> dict[str, str]:
 
 def log_line(entry: Entry, now_s: float) -> str:
     """Return the line for one request; JSON escapes control characters."""
+    return _encode(log_facts(entry, now_s))
+
+
+def text_line(entry: Entry, now_s: float, *, colours: bool) -> str:
+    """Return the line for people."""
+    return access_text(log_facts(entry, now_s), colours=colours)
+
+
+def log_facts(entry: Entry, now_s: float) -> dict[str, str]:
+    """Return what is said of one request."""
     exchange, upstream = entry.exchange, entry.upstream
-    return _encode(
-        {
-            "access_time": _access_time(int(now_s)),
-            "upstream_cache_status": exchange.cache_status if exchange else "",
-            "method": entry.method,
-            "uri": entry.target.partition("?")[0],
-            "request_type": exchange.request_class if exchange else RequestClass.UNKNOWN,
-            "status": "" if entry.status is None else str(entry.status),
-            "bytes_sent": str(entry.sent_bytes),
-            "upstream_response_time": upstream.times_s,
-            "host": entry.host,
-            "proxy_host": upstream.host,
-            "upstream": upstream.addresses,
-            "client_ip": entry.client_ip,
-            "user_agent": entry.user_agent,
-            "bytes_upstream": upstream.bytes,
-            "image": _image(exchange),
-            "error": entry.error or (exchange.error if exchange else None) or "",
-            "duration_s": f"{max(0.0, now_s - entry.began_s):.3f}",
-            "credential": upstream.credential,
-        }
-    )
+    return {
+        "access_time": _access_time(int(now_s)),
+        "upstream_cache_status": exchange.cache_status if exchange else "",
+        "method": entry.method,
+        "uri": entry.target.partition("?")[0],
+        "request_type": exchange.request_class if exchange else RequestClass.UNKNOWN,
+        "status": "" if entry.status is None else str(entry.status),
+        "bytes_sent": str(entry.sent_bytes),
+        "upstream_response_time": upstream.times_s,
+        "host": entry.host,
+        "proxy_host": upstream.host,
+        "upstream": upstream.addresses,
+        "client_ip": entry.client_ip,
+        "user_agent": entry.user_agent,
+        "bytes_upstream": upstream.bytes,
+        "image": _image(exchange),
+        "error": entry.error or (exchange.error if exchange else None) or "",
+        "duration_s": f"{max(0.0, now_s - entry.began_s):.3f}",
+        "credential": upstream.credential,
+    }
 
 
 def entry_of(flow: http.HTTPFlow, exchange: Exchange | None, sent_bytes: int, error: str | None) -> Entry:

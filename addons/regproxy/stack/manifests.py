@@ -14,6 +14,7 @@ from regproxy.oci.descriptor import Descriptor
 from regproxy.oci.digest import Digest
 from regproxy.oci.media_types import is_accepted
 from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
+from regproxy.origin.meter import WRONG_DIGEST
 from regproxy.origin.patience import within
 from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.single_flight import SingleFlight
@@ -39,6 +40,7 @@ from regproxy.stack.manifest_answers import (
     relayed,
     verified,
 )
+from regproxy.stack.tag_changes import TagChanges
 from regproxy.store.errors import StoreError
 from regproxy.store.hot import StoredManifest
 from regproxy.store.records import TagKey, TagRecord
@@ -59,6 +61,7 @@ class ManifestSource:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._changes = TagChanges(core)
         self._flights: SingleFlight[tuple[UpstreamRequest, tuple[str, ...], Identity], Served] = SingleFlight()
 
     def serve_warm(self, wanted: Wanted) -> Served | None:
@@ -145,7 +148,7 @@ class ManifestSource:
         if is_same and await self._core.access.believes(pull.reader, record.descriptor.digest, head):
             served = await self._recorded(pull, record, CacheStatus.REVALIDATED)
             if served is not None:
-                await self._remember(pull, TagRecord(record.descriptor, time.time(), record.previous))
+                await self._remember(pull, TagRecord(record.descriptor, time.time(), record.previous), record)
                 return served
         if dispensable and head.status == 200:
             _keep_low_quota(pull, head)
@@ -165,9 +168,13 @@ class ManifestSource:
         if pull.head:
             await self._remember_moved(pull, record, described(answer))
             return relayed(pull, answer, status)
-        descriptor = verified(pull, answer)
+        try:
+            descriptor = verified(pull, answer)
+        except Unobtainable:
+            self._core.upstream.meter.failed(pull.request.url.authority, WRONG_DIGEST)
+            raise
         await self._core.access.bind(pull.reader, descriptor.digest, answer)
-        await self._keep(pull, descriptor, answer.body)
+        await self._keep(pull, descriptor, answer.body, record)
         fields = passed_on(answer) | content_fields(descriptor.digest, descriptor.media_type)
         return Served(200, fields, answer.body, None, status)
 
@@ -179,6 +186,7 @@ class ManifestSource:
         if not isinstance(pull.manifest.reference, Digest):
             try:
                 if await self._is_known_to(pull):
+                    await self._changes.vanished(pull)
                     await self._core.store.forget_tag(str(pull.registry), pull.manifest.name, pull.manifest.reference)
             except StoreError as error:
                 self._core.store_failed(error)
@@ -194,7 +202,7 @@ class ManifestSource:
                 return True
         return False
 
-    async def _keep(self, pull: Pull, descriptor: Descriptor, body: bytes) -> None:
+    async def _keep(self, pull: Pull, descriptor: Descriptor, body: bytes, record: TagRecord | None) -> None:
         try:
             await self._core.store.put_content(descriptor.digest, body, descriptor.media_type)
             self._core.store_worked()
@@ -202,7 +210,7 @@ class ManifestSource:
             self._core.store_failed(error)
         else:
             if not isinstance(pull.manifest.reference, Digest):
-                await self._remember(pull, TagRecord(descriptor, time.time()))
+                await self._remember(pull, TagRecord(descriptor, time.time()), record)
 
     async def _remember_moved(self, pull: Pull, record: TagRecord | None, moved_to: Descriptor | None) -> None:
         """Record where a HEAD says the tag points now; what it pointed to stays at hand until the new is fetched."""
@@ -211,15 +219,17 @@ class ManifestSource:
         previous = None
         if record is not None and moved_to.digest != record.descriptor.digest:
             previous = record.descriptor if self._has(record.descriptor.digest) else record.previous
-        await self._remember(pull, TagRecord(moved_to, time.time(), previous))
+        await self._remember(pull, TagRecord(moved_to, time.time(), previous), record)
 
-    async def _remember(self, pull: Pull, record: TagRecord) -> None:
+    async def _remember(self, pull: Pull, record: TagRecord, before: TagRecord | None) -> None:
         if self._core.store.forgotten_tags != pull.forgotten_tags:
             return  # a push or a delete came in between: what the registry said before may be about the old tag
         try:
             await self._core.store.put_tag_record(pull.tag_key, record)
         except StoreError as error:
             self._core.store_failed(error)
+        else:
+            await self._changes.seen(pull, before, record)
 
     async def _record(self, key: TagKey) -> TagRecord | None:
         try:

@@ -76,7 +76,7 @@ class Startup:
             self._refuse(*error.problems)
             return
         settings = without_own_proxies(settings)
-        announce(debug=settings.debug_nginx)
+        _say_all_ourselves(settings)
         self._core.configure(settings)
         told = mitmproxy_options(settings)
         # mitmweb has no `flow_detail`, for one.
@@ -170,6 +170,14 @@ class Startup:
         if self._core.ready:
             asyncio_utils.create_task(self._core.upstream.close(), name="close upstream connections", keep_ref=True)
             self._core.store.close()
+
+
+def _say_all_ourselves(settings: Settings) -> None:
+    """Print messages in our form; mitmproxy's printer would do it a second time, in another."""
+    termlog = ctx.master.addons.get("termlog")
+    if termlog is not None:
+        termlog.logger.uninstall()
+    announce(settings.log_format, settings.least_level)
 
 
 def _connections() -> Iterable[ConnectionHandler]:

@@ -1,7 +1,9 @@
 """What each part is told: the settings, in the words of mitmproxy, of the upstream client and of the connections."""
 
 import dataclasses
+import logging
 import socket
+from collections.abc import Iterable, Iterator
 
 from regproxy.engine.time_limits import TimeLimits
 from regproxy.origin.authorized import AuthorizedUpstream
@@ -9,8 +11,10 @@ from regproxy.origin.client import UpstreamOptions
 from regproxy.origin.credential_source import CredentialSource
 from regproxy.origin.observer import Observer
 from regproxy.origin.resolver import Lookup, is_own_port, system_lookup
+from regproxy.policy.interception import HostPattern
 from regproxy.policy.upstream_proxy import ForwardProxy
 from regproxy.settings import Settings
+from regproxy.stack.version import VERSION
 
 NEVER_S = 10 * 365 * 86400
 """An inactivity limit that no connection meets."""
@@ -36,7 +40,6 @@ def mitmproxy_options(settings: Settings) -> dict[str, object]:
         "ssl_insecure": not settings.verify_ssl,
         "tcp_timeout": NEVER_S,  # `engine.time_limits` knows what a connection waits for
         "flow_detail": 0,  # the access log has one line a request
-        "termlog_verbosity": "debug" if settings.debug_nginx else "warn",
     }
     if settings.upstream_ca_file is not None:
         options["ssl_verify_upstream_trusted_ca"] = str(settings.upstream_ca_file)
@@ -104,13 +107,48 @@ def _leads_here(proxy: ForwardProxy, listen_port: int) -> bool:
 
 
 def summary(settings: Settings) -> str:
-    """Return the line that says at start what this proxy does."""
-    hosts = " ".join(str(pattern) for pattern in settings.registries)
-    return (
-        f"registry-proxy listens on {settings.listen_host or '*'}:{settings.listen_port}, "
-        f"intercepts Docker Hub and {hosts or 'nothing else'}, "
-        f"caches up to {settings.cache_max_size_bytes} bytes in {settings.cache_directory}; "
-        f"tags {'by tier' if settings.enable_manifest_cache else 'revalidated at every pull'}, "
-        f"pushes {'allowed' if settings.allow_push else 'refused'}"
-        f"{'; OFFLINE is set: no registry is asked' if settings.offline else ''}"
+    """Return the line that says at start what this proxy does: doors, cache, and every mode that is on."""
+    parts = (
+        f"registry-proxy {VERSION} listens on {settings.listen_host or '*'}:{settings.listen_port}",
+        f"intercepts Docker Hub and {_listed(settings.registries) or 'nothing else'}",
+        _mirror_door(settings),
+        f"caches up to {settings.cache_max_size_bytes} bytes in {settings.cache_directory}",
+        f"tags {'by tier' if settings.enable_manifest_cache else 'revalidated at every pull'}",
+        f"pushes {_pushes(settings)}",
+        f"logins by AUTH_PRECEDENCE={settings.auth_precedence}",
+        *_modes(settings),
     )
+    return "; ".join(parts)
+
+
+def _listed(patterns: Iterable[HostPattern]) -> str:
+    return " ".join(str(pattern) for pattern in patterns)
+
+
+def _mirror_door(settings: Settings) -> str:
+    served = settings.mirrored
+    if not served:
+        return "the mirror door is closed"
+    tls = ", by https too" if settings.mirror_tls else ""
+    same = settings.mirror_registries is None
+    return f"is a mirror of {'the same registries' if same else _listed(served)}{tls}"
+
+
+def _pushes(settings: Settings) -> str:
+    if settings.allow_push:
+        return "allowed"
+    return "allowed with a login of their own" if settings.allow_push_with_own_auth else "refused"
+
+
+def _modes(settings: Settings) -> Iterator[str]:
+    """Yield what an operator should know is on, or would wonder about."""
+    if settings.proxy_logins:
+        yield "clients need a login (PROXY_AUTH)"
+    if settings.offline:
+        yield "OFFLINE is set: no registry is asked"
+    if not settings.verify_ssl:
+        yield "VERIFY_SSL is off: upstreams can be anyone"
+    if settings.debug_ports:
+        yield f"debug mode on port {' and '.join(map(str, settings.debug_ports))}"
+    if settings.least_level <= logging.DEBUG:
+        yield "log level DEBUG"

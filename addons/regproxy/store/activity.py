@@ -5,9 +5,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from regproxy.oci.digest import Digest
+from regproxy.store.tag_history import TagEvent
 
 KEPT_INGESTS = 1000
 """Ended ingests that nobody has taken yet; a reader comes every few seconds."""
+
+KEPT_TAG_EVENTS = 200
+
+MOST_REGISTRIES = 200
+"""Wildcards could otherwise let clients fill the memory with names; the rest is counted as `other`."""
 
 
 class Outcome(StrEnum):
@@ -52,6 +58,18 @@ class Activity:
     evicted: Counter[Reason] = field(default_factory=Counter)
     """Contents and partial files."""
     evicted_bytes: Counter[Reason] = field(default_factory=Counter)
+
+    tag_events: deque[TagEvent] = field(default_factory=lambda: deque(maxlen=KEPT_TAG_EVENTS))
+    """What became of tags, the newest last; `Store.tag_history` has what was before."""
+    tag_changes: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    """How often, by registry and kind of change."""
+
+    def note_tag_event(self, event: TagEvent) -> None:
+        """Keep what became of a tag."""
+        self.tag_events.append(event)
+        key = event.registry, event.change.kind.value
+        known = key in self.tag_changes or len(self.tag_changes) < MOST_REGISTRIES
+        self.tag_changes[key if known else ("other", event.change.kind.value)] += 1
 
     def note_evicted(self, reason: Reason, entries: int, freed_bytes: int) -> None:
         """Count what left."""

@@ -29,6 +29,7 @@ from regproxy.store.ledger import Ledger
 from regproxy.store.records import TagKey, TagRecord, content_key
 from regproxy.store.recovery import Doubts, Reconciled, beat, beat_no_more, find_doubts, reconcile
 from regproxy.store.stored_content import StoredContent
+from regproxy.store.tag_history import TagChange, TagEvent, history_key
 
 _logger = logging.getLogger(__name__)
 
@@ -238,7 +239,9 @@ class Store:
 
     async def put_tag_record(self, key: TagKey, record: TagRecord) -> None:
         """Remember what a tag means for one kind of client."""
-        await self._open_ledger().put_text(key, record.to_json())
+        ledger = self._open_ledger()
+        ledger.accesses.note(history_key(key.registry, key.name, key.tag), self._clock())
+        await ledger.put_text(key, record.to_json())
         self._hot.keep_tag(key, record)
 
     async def forget_tag(self, registry: str, name: str, tag: str) -> None:
@@ -247,6 +250,22 @@ class Store:
         self._hot.drop_tag(registry, name, tag)
         await self._open_ledger().forget_tag(registry, name, tag)
         self._hot.drop_tag(registry, name, tag)  # a reader may have brought it back meanwhile
+
+    async def note_tag_change(self, event: TagEvent, known_at_s: float) -> bool:
+        """Add what became of a tag to its history and to `activity`, unless it is there; returns whether it was news.
+
+        `known_at_s` is the Unix time at which whoever saw the change had last seen the tag before it.
+        """
+        ledger = self._open_ledger()
+        key = history_key(event.registry, event.name, event.tag)
+        is_news = await ledger.note_tag_change(key, event.change, known_at_s)
+        if is_news:
+            ledger.activity.note_tag_event(event)
+        return is_news
+
+    async def tag_history(self, registry: str, name: str, tag: str) -> tuple[TagChange, ...]:
+        """Return what became of a tag, the newest change first; it goes when the tag is not used for long."""
+        return (await self._open_ledger().tag_history(history_key(registry, name, tag)))[::-1]
 
     # Upkeep.
 

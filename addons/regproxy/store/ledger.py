@@ -25,6 +25,7 @@ from regproxy.store.layout import Layout, on_disk_bytes
 from regproxy.store.leftovers import collect_leftovers
 from regproxy.store.partial import PartialFile, write_scratch
 from regproxy.store.records import TagKey, content_key
+from regproxy.store.tag_history import TagChange, history_from_json, history_to_json
 
 _logger = logging.getLogger(__name__)
 
@@ -201,6 +202,23 @@ class Ledger:
         """Remove what is of no use: proofs from before this Unix time, and what is said of content that is gone."""
         await self._change("tidy who may read", lambda: self._tidy_access(oldest_proof_s))
 
+    async def note_tag_change(self, key: str, change: TagChange, known_at_s: float) -> bool:
+        """Add a change to a tag's history, unless it is there; returns whether it was news."""
+
+        def note() -> bool:
+            history = self._history(key)
+            if not change.is_news(history, known_at_s):
+                return False
+            self._index.put_text(key, history_to_json((*history, change)), self._clock())
+            self._settle_down()
+            return True
+
+        return await self._read("remember what became of a tag", note)
+
+    async def tag_history(self, key: str) -> tuple[TagChange, ...]:
+        """Return the changes of a tag, oldest first."""
+        return await self._read("look up a tag's history", lambda: self._history(key))
+
     # Recovery.
 
     def known_content(self) -> set[str]:
@@ -275,6 +293,14 @@ class Ledger:
         for leftover in collect_leftovers(self._layout, oldest_s):
             self._room.add_leftover(leftover)
         self._settle_down()
+
+    def _history(self, key: str) -> tuple[TagChange, ...]:
+        text = self._index.text(key)
+        try:
+            return () if text is None else history_from_json(text)
+        except ValueError as error:
+            _logger.warning("ignoring the history %s: %s", key[:300], error)
+            return ()
 
     def _flush_and_close(self) -> None:
         try:

@@ -10,7 +10,7 @@ from regproxy.policy.adoption import OldCache
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mappings import UpstreamMapping
 from regproxy.policy.precedence import Precedence
-from regproxy.settings import Compat, Settings, SettingsError, load_settings
+from regproxy.settings import Compat, LogFormat, LogLevel, Settings, SettingsError, load_settings
 from regproxy.settings.table import SETTINGS_TABLE
 
 SECRET = "hunter2-s3cret"
@@ -124,6 +124,8 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("DEBUG", lambda s: s.debug, False, "true", True),
     ("DEBUG_HUB", lambda s: s.debug_hub, False, "true", True),
     ("DEBUG_NGINX", lambda s: s.debug_nginx, False, "true", True),
+    ("LOG_FORMAT", lambda s: s.log_format, LogFormat.AUTO, "JSON", LogFormat.JSON),
+    ("LOG_LEVEL", lambda s: s.log_level, LogLevel.INFO, "warning", LogLevel.WARNING),
     ("DEBUG_PASSWORD", lambda s: s.debug_password, "", "'a long one'", "a long one"),
 ]
 

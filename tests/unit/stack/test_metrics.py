@@ -1,7 +1,13 @@
 """What is counted, under which labels, and that it is what happened."""
 
 import asyncio
+import math
+import platform
+import time
+import tomllib
 from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,22 +19,32 @@ from regproxy.engine.http_layer import Door
 from regproxy.oci.digest import Digest
 from regproxy.oci.endpoint import parse_endpoint
 from regproxy.oci.names import Registry as RegistryName
+from regproxy.origin.callers import ANONYMOUS, Caller, Callers
 from regproxy.origin.errors import UpstreamUnavailable
 from regproxy.origin.request import UpstreamRequest
+from regproxy.policy.credentials import Credential
 from regproxy.policy.redirects import Url
 from regproxy.policy.tiers import RequestClass
+from regproxy.stack import metric_families
 from regproxy.stack import metrics as metrics_module
 from regproxy.stack.access_log import Entry, UpstreamPart
 from regproxy.stack.blob_cache import BlobCache
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange
+from regproxy.stack.manifest_cache import ManifestCache
 from regproxy.stack.metrics import Metrics
 from regproxy.stack.metrics_page import MetricsPage
+from regproxy.stack.version import VERSION
 from unit.stack.conftest import Configure, Request, make_flow
-from unit.stack.registry import Registry
+from unit.stack.registry import OCI, Registry
 
 PREFIX = "registry_proxy_"
 CONTENT = b"layer" * 1000
+
+
+def project_version() -> str:
+    text = (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+    return str(tomllib.loads(text)["project"]["version"])
 
 
 def entry(registry: str = "quay.io", client_ip: str = "192.0.2.1", *, sent_bytes: int = 10, **more: object) -> Entry:
@@ -86,11 +102,23 @@ class TestRequests:
         assert seen["time_to_first_byte_seconds_bucket", "HIT", "0.025"] == 4
         assert seen["time_to_first_byte_seconds_bucket", "HIT", "0.01"] == 0
 
+    async def test_a_status_that_is_none_makes_no_label(self, metrics: Metrics) -> None:
+        """A registry may send any number from 100 to 999."""
+        for status in (200, 418, 299, 777):
+            metrics.count(entry(status=status))
+
+        seen = await values(metrics)
+        assert {name[2]: value for name, value in seen.items() if name[0] == "responses_total"} == {
+            "200": 1,
+            "418": 1,
+            "other": 2,
+        }
+
     async def test_names_that_clients_make_up_do_not_become_labels(
         self, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A wildcard matches any number of them."""
-        monkeypatch.setattr(metrics_module, "MOST_REGISTRIES", 2)
+        monkeypatch.setattr(metric_families, "MOST_REGISTRIES", 2)
         for number in range(5):
             metrics.count(entry(f"r{number}.example"))
 
@@ -147,6 +175,83 @@ class TestRooms:
         assert seen["upstream_breaker_state", "http://127.0.0.1:1"] == 2
         core.upstream.circuits.answered("http://127.0.0.1:1", 200, is_probe=True)
         assert (await values(metrics))["upstream_breaker_state", "http://127.0.0.1:1"] == 0
+
+    async def test_a_blob_that_is_not_what_it_is_named_after(
+        self, metrics: Metrics, core: Core, registry: Registry, ask: Request
+    ) -> None:
+        """Counted as such, by the download's outcome."""
+        digest = Digest.of(b"what was promised")
+        registry.contents[f"/v2/library/alpine/blobs/{digest}"] = (b"what came", "application/octet-stream")
+        await BlobCache(core).request(ask(core, f"/v2/library/alpine/blobs/{digest}"))
+        for _ in range(500):
+            if core.store.activity.ended:
+                break
+            await asyncio.sleep(0.01)
+
+        assert (await values(metrics))["ingests_total", "wrong_digest"] == 1
+
+    async def test_a_manifest_that_is_not_what_it_is_announced_as(
+        self, metrics: Metrics, core: Core, registry: Registry, ask: Request
+    ) -> None:
+        """Counted as an answer that nobody can use."""
+        digest = Digest.of(b"what was promised")
+        registry.contents[f"/v2/library/alpine/manifests/{digest}"] = (b"what came", OCI)
+        await ManifestCache(core).request(ask(core, f"/v2/library/alpine/manifests/{digest}", Accept=OCI))
+
+        assert (await values(metrics))["upstream_failures_total", "wrong_digest", registry.name] == 1
+
+    async def test_tags_that_move_and_vanish(
+        self, metrics: Metrics, core: Core, registry: Registry, ask: Request
+    ) -> None:
+        """By registry; the tag is in the log."""
+        cache, path = ManifestCache(core), "/v2/library/alpine/manifests/3"
+        for body in (b"one", b"two", b"three"):
+            registry.tag("3", body)
+            await cache.request(ask(core, path, Accept=OCI))
+        del registry.contents[path]
+        await cache.request(ask(core, path, Accept=OCI))
+
+        seen = await values(metrics)
+        assert seen["tag_changes_total", "moved", registry.name] == 2
+        assert seen["tag_changes_total", "vanished", registry.name] == 1
+
+    async def test_quotas_by_account_and_never_by_client(self, metrics: Metrics, core: Core) -> None:
+        """Of all clients' own logins one number stands, the least; when it is over nobody knows."""
+        quotas, url = core.upstream.quotas, Url.parse("https://registry-1.docker.io/v2/a/manifests/1")
+
+        def told(caller: Caller, remaining: int, **more: str) -> None:
+            fields = {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": f"{remaining};w=21600", **more}
+            quotas.observe(url, "GET", caller, status=200, fields=fields, answered_by=url.origin)
+
+        told(ANONYMOUS, 60)
+        told(Callers.of_operator(Credential("registry-1.docker.io", None, "alice", "secret")), 150)
+        for number, login in enumerate(("Bearer one", "Bearer two", "Bearer three")):
+            told(Callers().of_client(login), 7 + number)
+
+        seen = await values(metrics)
+        left = {name[1:]: value for name, value in seen.items() if name[0] == "quota_remaining"}
+        hub = "registry-1.docker.io"
+        assert left == {("anonymous", hub): 60, ("alice", hub): 150, ("clients", hub): 7}
+        assert seen["quota_limit", "alice", hub] == 100
+
+        told(ANONYMOUS, 5, **{"ratelimit-reset": "0"})
+        assert math.isnan((await values(metrics))["quota_remaining", "anonymous", hub])
+
+    async def test_a_registry_that_is_left_alone(self, metrics: Metrics, core: Core) -> None:
+        """For how long, as long as it lasts."""
+        url = Url.parse("https://registry-1.docker.io/v2/a/manifests/1")
+        core.upstream.quotas.observe(
+            url, "GET", ANONYMOUS, status=429, fields={"Retry-After": "300"}, answered_by=url.origin
+        )
+        assert 200 < (await values(metrics))["quota_resting_seconds", "anonymous", "registry-1.docker.io"] <= 300
+
+    async def test_what_runs_here(self, metrics: Metrics) -> None:
+        """Version, mitmproxy's, and Python's own figures of the process."""
+        seen = await values(metrics)
+        assert seen["build_info", version("mitmproxy"), platform.python_version(), project_version()] == 1
+        assert project_version() == VERSION
+        assert seen["process_resident_memory_bytes",] > 1_000_000
+        assert seen["start_time_seconds",] <= time.time()
 
     async def test_when_certificates_end(self, metrics: Metrics, core: Core) -> None:
         """The CA's end is known from the start."""

@@ -16,7 +16,6 @@ from mitmproxy.tools.dump import DumpMaster
 
 from regproxy.settings import load_settings
 from regproxy.stack import startup
-from regproxy.stack.announcements import announce
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import Exchange
 from regproxy.stack.wiring import mitmproxy_options, summary, upstream_options
@@ -82,7 +81,6 @@ async def load(environ: pytest.MonkeyPatch) -> AsyncIterator[Callable[[], Runnin
     running: list[Running] = []
     with taddons.context(Proxyserver()) as loaded:
         loaded.options.add_option("flow_detail", int, 1, "")
-        loaded.options.add_option("termlog_verbosity", str, "info", "")
         loaded.options.add_option("onboarding", bool, True, "")
         loaded.options.add_option("block_global", bool, True, "")
 
@@ -262,25 +260,6 @@ def test_an_exchange_in_a_log_has_no_credential() -> None:
     fields = Exchange.__dataclass_fields__
 
     assert not fields["authorization"].repr
-
-
-def test_announcements_are_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
-    """INFO on standard error; warnings are mitmproxy's to print; a second call does not print twice."""
-    logger = logging.getLogger("regproxy")
-    before, level = logger.handlers[:], logger.level
-    logger.handlers.clear()
-    logger.setLevel(logging.DEBUG)
-    try:
-        announce(debug=False)
-        announce(debug=False)
-        logger.getChild("x").debug("too much")
-        logger.getChild("x").info("hello")
-        logger.getChild("x").warning("not here")
-    finally:
-        logger.handlers[:] = before
-        logger.setLevel(level)
-
-    assert capsys.readouterr().err == "registry-proxy: hello\n"
 
 
 async def test_no_limit_is_no_limit_at_the_front_door_either(
