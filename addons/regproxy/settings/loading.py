@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from regproxy.oci.names import normalise_host
 from regproxy.policy.credentials import Credential
 from regproxy.policy.interception import HostPattern, is_intercepted
 from regproxy.policy.mappings import UpstreamMapping
@@ -100,6 +101,8 @@ class _Reader:
             allow_push=self._flag("ALLOW_PUSH"),
             allow_push_with_own_auth=self._flag("ALLOW_PUSH_WITH_OWN_AUTH"),
             proxy_logins=self._proxy_logins(),
+            admin_token=self._value("ADMIN_TOKEN", grammar.parse_token, unquote=False),
+            admin_hosts=frozenset(self._list("ADMIN_HOSTS", normalise_host, self.errors)),
             send_timeout_s=self._time_s("SEND_TIMEOUT"),
             client_body_timeout_s=self._time_s("CLIENT_BODY_TIMEOUT"),
             client_header_timeout_s=self._time_s("CLIENT_HEADER_TIMEOUT"),

@@ -235,6 +235,13 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         secret=True,
         meaning="Logins that clients need to use the proxy: `user:password`, or lines of `htpasswd -B`; a list",
     ),
+    Setting(
+        variable="ADMIN_TOKEN",
+        secret=True,
+        default_note="only from this machine",
+        meaning="What opens the admin API, `Authorization: Bearer`; at least 16 characters",
+    ),
+    Setting(variable="ADMIN_HOSTS", meaning="Names of the proxy by which the admin API may be asked for; a list"),
     Setting(variable="SEND_TIMEOUT", default="60s", meaning="Longest pause between two writes to a client"),
     Setting(
         variable="CLIENT_BODY_TIMEOUT",

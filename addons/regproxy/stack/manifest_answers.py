@@ -14,11 +14,13 @@ from regproxy.oci.names import Registry
 from regproxy.origin.errors import Answer
 from regproxy.origin.request import UpstreamRequest
 from regproxy.policy.freshness import NotAsked, TimedOut, UpstreamFailure
+from regproxy.policy.openers import OpenedBy
 from regproxy.stack.answers import content_fields, passed_on, status_for
 from regproxy.stack.exchange import CacheStatus
 from regproxy.stack.not_found import Absent
 from regproxy.store.hot import StoredManifest
 from regproxy.store.records import TagKey, TagRecord
+from regproxy.store.sources import Source
 
 
 class Unobtainable(Exception):  # noqa: N818 - the state of the manifest
@@ -157,6 +159,13 @@ def described(head: Answer) -> Descriptor | None:
     if head.status != 200 or digest is None or media_type is None or not length.isdecimal():
         return None
     return Descriptor(media_type, digest, int(length))
+
+
+def source_of(pull: Pull, descriptor: Descriptor, answer: Answer, now_s: float) -> Source:
+    """Return where a manifest came from."""
+    opener = "" if answer.opened_by is OpenedBy.NOBODY else str(answer.opened_by)
+    name = pull.manifest.name
+    return Source(str(pull.registry), name, descriptor.digest, now_s, answer.origin, opener)
 
 
 def _declared_digest(answer: Answer) -> Digest | None:

@@ -33,6 +33,7 @@ from regproxy.stack.manifest_answers import (
     of_record,
     of_tag,
     relayed,
+    source_of,
     verified,
 )
 from regproxy.store.errors import StoreError
@@ -149,7 +150,7 @@ class ManifestSource:
             await self._remember_moved(pull, record, described(answer))
             return relayed(pull, answer, status)
         descriptor = verified(pull, answer)
-        await self._keep(pull, descriptor, answer.body)
+        await self._keep(pull, descriptor, answer)
         fields = passed_on(answer) | content_fields(descriptor.digest, descriptor.media_type)
         return Served(200, fields, answer.body, None, status)
 
@@ -164,9 +165,11 @@ class ManifestSource:
             except StoreError as error:
                 self._core.store_failed(error)
 
-    async def _keep(self, pull: Pull, descriptor: Descriptor, body: bytes) -> None:
+    async def _keep(self, pull: Pull, descriptor: Descriptor, answer: Answer) -> None:
+        store = self._core.store
         try:
-            await self._core.store.put_content(descriptor.digest, body, descriptor.media_type)
+            await store.put_content(descriptor.digest, answer.body, descriptor.media_type)
+            await store.inventory.note_source(source_of(pull, descriptor, answer, time.time()))
             self._core.store_worked()
         except StoreError as error:
             self._core.store_failed(error)

@@ -25,6 +25,7 @@ from regproxy.store.flights import Fetch, Flights
 from regproxy.store.hot import HotRecords, StoredManifest
 from regproxy.store.identity_key import read_or_make
 from regproxy.store.ingest import Ingest
+from regproxy.store.inventory import Inventory
 from regproxy.store.layout import Layout
 from regproxy.store.ledger import Ledger
 from regproxy.store.records import TagKey, TagRecord, content_key
@@ -277,6 +278,12 @@ class Store:
     def activity(self) -> Activity:
         """What was done since the store was opened."""
         return self._open_ledger().activity
+
+    @property
+    def inventory(self) -> Inventory:
+        """What is stored, for operators, and what they may do with it."""
+        ledger, flights = self._open_ledger(), self._flights or self._closed()
+        return Inventory(self._layout, ledger, self._hot, self._doubts, flights.hash_pool)
 
     def running_ingests(self) -> tuple[Ingest, ...]:
         """Return the ingests that are under way."""
