@@ -22,6 +22,7 @@ ROOM_MAY_IMPORT = {
     "origin": {"oci", "policy"},
     "engine": {"oci", "policy"},
     "stack": {"oci", "policy", "settings", "store", "origin", "engine"},
+    "cli": set[str](),
     ENTRY: {"oci", "policy", "settings", "store", "origin", "engine", "stack"},
     "": set[str](),  # regproxy/__init__.py
 }
@@ -34,6 +35,8 @@ LIBRARY_OWNERS = {
     "aiohttp": {"origin"},
     "botocore": {"origin"},
     "prometheus_client": {"stack"},
+    "rich": {"cli"},
+    "typer": {"cli"},
 }
 """The only rooms that may know these libraries."""
 
