@@ -46,9 +46,8 @@ def pull(proxy: Proxy, name: str, tag: str = "latest") -> list[Response]:
     manifest = client.get(f"https://{REGISTRY}/v2/{name}/manifests/{tag}", ACCEPT)
     assert manifest.status == 200
     document = json.loads(manifest.body)
-    answers = [manifest]
-    for descriptor in (document["config"], *document["layers"]):
-        answers.append(client.get(f"https://{REGISTRY}/v2/{name}/blobs/{descriptor['digest']}"))
+    digests = [descriptor["digest"] for descriptor in (document["config"], *document["layers"])]
+    answers = [manifest, *(client.get(f"https://{REGISTRY}/v2/{name}/blobs/{digest}") for digest in digests)]
     assert {answer.status for answer in answers} == {200}
     until(lambda: ask(proxy, "GET", "/status")["ingests"], lambda ingests: not ingests)
     return answers

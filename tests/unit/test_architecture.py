@@ -95,7 +95,11 @@ def broken_rule(room: str, imported: str) -> str | None:
     top, _, rest = imported.partition(".")
     if not top:
         return f"{imported}: imports are absolute"
-    if top == PACKAGE and (other := rest.partition(".")[0]) != room and other not in ROOM_MAY_IMPORT[room]:
+    if (
+        top == PACKAGE
+        and (other := rest.partition(".")[0]) not in (room, "__version__")
+        and other not in ROOM_MAY_IMPORT[room]
+    ):
         return f"{imported}: {room or PACKAGE} must not know {other}"
     if top == ENTRY:
         return f"{imported}: nothing imports the entry"

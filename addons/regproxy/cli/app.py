@@ -4,6 +4,7 @@ Exit code 0: done; 1: it could not be done, or `verify` found something wrong; 2
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from regproxy.cli import render
 from regproxy.cli.api import Api, ApiError, default_url, find_token
 
 POLL_S = 0.2
+PIPE_COLUMNS = 500
 WAIT = "25s"
 """How long `tail` lets the proxy wait for the next request before it asks again."""
 
@@ -135,7 +137,7 @@ def tail(
     as_json: AsJson = False,
 ) -> None:
     """Show requests as they end; with --json one a line."""
-    api, console = _api(context), Console(highlight=False)
+    api, console = _api(context), _console()
     told = api.ask("GET", "/requests")
     told = api.ask("GET", "/requests", after=str(max(0, told["newest"] - lines)))
     while True:
@@ -169,7 +171,13 @@ def _show(told: Mapping[str, Any], rendered: Callable[[Mapping[str, Any]], Rende
     if as_json:
         sys.stdout.write(f"{json.dumps(told, indent=2)}\n")
     else:
-        Console(highlight=False).print(rendered(told))
+        _console().print(rendered(told))
+
+
+def _console() -> Console:
+    """Return where answers are shown; what goes into a file or a pipe is not folded at 80 columns."""
+    console = Console(highlight=False)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=PIPE_COLUMNS)
 
 
 def _progress(*, quiet: bool) -> Progress:

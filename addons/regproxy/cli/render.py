@@ -96,16 +96,14 @@ def images(told: Mapping[str, Any]) -> RenderableType:
         return Text("nothing stored")
     table = _table("IMAGE", "DIGEST", "SIZE", "CHECKED", "USED", "")
     for image in told["images"]:
-        marks = ", ".join(
-            mark for mark, holds in (("pinned", image["pinned"]), ("parts", not image["complete"])) if holds
-        )
+        marks = ["pinned"] * image["pinned"] + ["parts"] * (not image["complete"])
         table.add_row(
             Text(image["image"]),
             image["digest"][:19],
             size(image["size_bytes"]),
             age(image["checked_age_s"]),
             age(image["used_age_s"]),
-            marks,
+            ", ".join(marks),
         )
     return Group(table, Text(f"{len(told['images'])} images, {size(told['size_bytes'])} together", "dim"))
 
@@ -160,7 +158,7 @@ def _image_pairs(each: Mapping[str, Any]) -> Table:
         checked=f"{age(image['checked_age_s'])} ago" if image["checked_age_s"] is not None else "needs no check",
         now="fresh" if each["fresh"] else "asked for anew by the next request",
         previous=each["previous"] or "-",
-        from_=each["upstream"] or "not known",
+        fetched_from=each["upstream"] or "not known",
         login=each["credential"] or "nobody's",
         pinned="yes" if image["pinned"] else "no",
         readers=each["readers"] or "whoever may use the proxy and is let in by the registry",

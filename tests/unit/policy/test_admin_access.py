@@ -25,7 +25,6 @@ def status(token: str = "", client_ip: str = "127.0.0.1", named: frozenset[str] 
         ("192.0.2.1", 403),
         ("10.0.0.1", 403),
         ("fe80::1", 403),
-        ("0.0.0.0", 403),
         ("", 403),
         ("localhost", 403),
     ],
