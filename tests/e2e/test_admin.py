@@ -141,6 +141,21 @@ class TestImages:
         assert list(lines[-1])[-1] == "request_id"
         assert "is not, or no longer" in ask(proxy, "GET", "/why", 404, subject="Never There")["error"]
 
+    def test_an_image_that_was_asked_for_by_digest_is_known(
+        self, lab: Lab, proxy: Proxy, build_image: MakeImage
+    ) -> None:
+        """Kubernetes often pins digests: no tag was ever asked for, and the image has its name all the same."""
+        digest = lab.push(build_image(), "team/pinned")
+        pull(proxy, "team/pinned", digest)
+
+        (image,) = ask(proxy, "GET", "/images")["images"]
+        assert (image["image"], image["tag"]) == (f"{REGISTRY}/team/pinned@{digest}", None)
+        assert image["complete"]
+        layer = ask(proxy, "POST", "/purge", target=digest, dry_run="true")["contents"][0]
+        assert ask(proxy, "POST", "/purge", target=layer)["contents"] == [layer]
+        assert len(ask(proxy, "POST", "/purge", target=digest)["contents"]) == 3
+        assert ask(proxy, "GET", "/images")["images"] == []
+
     def test_what_is_pulled_is_seen_live(self, lab: Lab, proxy: Proxy, build_image: MakeImage) -> None:
         """`tail` asks for what came after a number, and waits for it."""
         lab.push(build_image(), "team/tailed")

@@ -15,6 +15,7 @@ from lab.proxy import Proxy
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     schemathesis = pytest.importorskip("schemathesis")
+    positive_data_acceptance = pytest.importorskip("schemathesis.specs.openapi.checks").positive_data_acceptance
 
 pytestmark = pytest.mark.e2e
 
@@ -53,8 +54,9 @@ def test_every_operation_answers_as_it_is_described(proxy: Proxy) -> None:
         def check(case: Any) -> None:
             if case.query.get("wait"):
                 case.query["wait"] = "0"
-            answer = proxy.request(case.method, case.as_transport_kwargs()["url"].partition(str(proxy.address))[2])
-            case.validate_response(answer)
+            # Names and times have grammars that no schema states: a 400 is right for what is outside them.
+            excluded = [positive_data_acceptance]
+            case.call_and_validate(timeout=60, proxies={"http": ""}, excluded_checks=excluded)
 
         check()
 
