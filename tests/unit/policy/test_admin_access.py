@@ -7,10 +7,10 @@ from regproxy.policy.admin_access import refusal
 TOKEN = "sixteen-characters-or-more"
 
 
-def status(token: str = "", client_ip: str = "127.0.0.1", named: frozenset[str] = frozenset(), **headers: str) -> int:
+def status(token: str = "", client_ip: str = "127.0.0.1", **headers: str) -> int:
     """Return the status of a refusal, 200 for none."""
     fields = {"host": "127.0.0.1:3128"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    refused = refusal(fields, client_ip, token, named)
+    refused = refusal(fields, client_ip, token, frozenset({"proxy.example"}))
     return 200 if refused is None else refused.status
 
 
@@ -67,7 +67,7 @@ def test_the_scheme_has_no_case() -> None:
 )
 def test_the_host_is_an_address_or_a_name_that_is_listed(host: str, expected: int) -> None:
     """A page whose name was turned to this address has another one."""
-    assert status(named=frozenset({"proxy.example"}), host=host) == expected
+    assert status(host=host) == expected
 
 
 @pytest.mark.parametrize(
@@ -84,11 +84,11 @@ def test_the_host_is_an_address_or_a_name_that_is_listed(host: str, expected: in
 )
 def test_what_lends_this_machines_address_is_refused(headers: dict[str, str]) -> None:
     """Reverse proxies and pages of others; with the token they are let in."""
-    assert status(**headers) == 403
-    assert status(TOKEN, authorization=f"Bearer {TOKEN}", **headers) == 200
+    assert status("", "127.0.0.1", **headers) == 403
+    assert status(TOKEN, "127.0.0.1", **headers, authorization=f"Bearer {TOKEN}") == 200
 
 
 @pytest.mark.parametrize("headers", [{"origin": "http://127.0.0.1:3128"}, {"sec_fetch_site": "same-origin"}])
 def test_the_proxys_own_pages_may(headers: dict[str, str]) -> None:
     """The dashboard is one."""
-    assert status(**headers) == 200
+    assert status("", "127.0.0.1", **headers) == 200
