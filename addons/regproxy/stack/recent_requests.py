@@ -8,8 +8,11 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass
 
-from regproxy.oci.endpoint import Blob, Manifest
-from regproxy.stack.access_log import Entry
+from regproxy.oci.endpoint import Blob, Endpoint, Manifest
+from regproxy.oci.names import Registry
+from regproxy.policy.tiers import RequestClass
+from regproxy.stack.access_log import Entry, UpstreamPart
+from regproxy.stack.exchange import CacheStatus
 
 KEPT = 5000
 """About 1 kB each."""
@@ -44,11 +47,21 @@ class Recent:
     error: str
 
 
+type _Noted = tuple[
+    tuple[int, str, float, float],
+    tuple[str, str, int | None, int, str],
+    tuple[Registry, Endpoint, CacheStatus, RequestClass],
+    UpstreamPart,
+    str,
+]
+"""What is kept of a request; most are never looked at, so `Recent` is made when one is."""
+
+
 class RecentRequests:
     """A ring; for the event loop."""
 
     def __init__(self, kept: int = KEPT) -> None:
-        self._ring: deque[Recent] = deque(maxlen=kept)
+        self._ring: deque[_Noted] = deque(maxlen=kept)
         self._number = 0
         self._added = asyncio.Event()
         self.by_cache_status: Counter[str] = Counter()
@@ -63,39 +76,18 @@ class RecentRequests:
 
     def note(self, entry: Entry) -> None:
         """Keep a request that has been answered."""
-        exchange, now_s = entry.exchange, time.time()
+        exchange = entry.exchange
         if exchange is None:
             return
         self._number += 1
-        self.by_cache_status[exchange.cache_status.value] += 1
+        self.by_cache_status[exchange.cache_status] += 1
         self.sent_bytes += entry.sent_bytes
-        name, reference = "", ""
-        match exchange.endpoint:
-            case Manifest(name, tag_or_digest):
-                reference = str(tag_or_digest)
-            case Blob(name, digest):
-                reference = str(digest)
-            case _:
-                pass
         self._ring.append(
-            Recent(
-                self._number,
-                exchange.request_id,
-                now_s,
-                entry.method,
-                str(exchange.registry),
-                name,
-                reference,
-                entry.target.partition("?")[0],
-                entry.status,
-                exchange.cache_status.value,
-                exchange.request_class.value,
-                entry.sent_bytes,
-                max(0.0, now_s - entry.began_s),
-                entry.client_ip,
-                entry.upstream.addresses,
-                entry.upstream.bytes,
-                entry.upstream.credential,
+            (
+                (self._number, exchange.request_id, time.time(), entry.began_s),
+                (entry.method, entry.target, entry.status, entry.sent_bytes, entry.client_ip),
+                (exchange.registry, exchange.endpoint, exchange.cache_status, exchange.request_class),
+                entry.upstream,
                 entry.error or exchange.error or "",
             )
         )
@@ -103,12 +95,12 @@ class RecentRequests:
 
     def find(self, request_id: str) -> Recent | None:
         """Return the request with this id, if it is still here."""
-        return next((each for each in reversed(self._ring) if each.request_id == request_id), None)
+        return next((_recent(each) for each in reversed(self._ring) if each[0][1] == request_id), None)
 
     def about(self, registry: str, name: str, reference: str, most: int) -> list[Recent]:
         """Return the last requests for content; newest first; an empty text matches all."""
         found = []
-        for each in reversed(self._ring):
+        for each in map(_recent, reversed(self._ring)):
             wanted = ((registry, each.registry), (name, each.name), (reference, each.reference))
             if all(text in ("", own) for text, own in wanted):
                 found.append(each)
@@ -126,4 +118,39 @@ class RecentRequests:
             except TimeoutError:
                 break
         newer = min(len(self._ring), max(0, self._number - number))
-        return [self._ring[index] for index in range(len(self._ring) - newer, len(self._ring))][:most]
+        first = len(self._ring) - newer
+        return [_recent(self._ring[index]) for index in range(first, min(first + most, len(self._ring)))]
+
+
+def _recent(noted: _Noted) -> Recent:
+    """Make of what was noted what is shown."""
+    (number, request_id, at_s, began_s), (method, target, status, sent_bytes, client_ip), of, upstream, error = noted
+    registry, endpoint, cache_status, request_class = of
+    name, reference = "", ""
+    match endpoint:
+        case Manifest(name, tag_or_digest):
+            reference = str(tag_or_digest)
+        case Blob(name, digest):
+            reference = str(digest)
+        case _:
+            pass
+    return Recent(
+        number=number,
+        request_id=request_id,
+        at_s=at_s,
+        method=method,
+        registry=str(registry),
+        name=name,
+        reference=reference,
+        path=target.partition("?")[0],
+        status=status,
+        cache_status=cache_status.value,
+        request_class=request_class.value,
+        sent_bytes=sent_bytes,
+        duration_s=max(0.0, at_s - began_s),
+        client_ip=client_ip,
+        upstream=upstream.addresses,
+        fetched_bytes=upstream.bytes,
+        credential=upstream.credential,
+        error=error,
+    )
