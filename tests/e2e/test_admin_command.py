@@ -19,8 +19,8 @@ COMMAND = Path(__file__).parents[2] / "scripts" / "registry-proxy"
 TOKEN = "sixteen-characters-or-more"
 
 
-def run(proxy: Proxy, *arguments: str, code: int = 0, **environ: str) -> str:
-    """Run it against a proxy, and return what it printed; AssertionError for another exit code."""
+def run(proxy: Proxy, *arguments: str, code: int = 0, stdout: bool = False, **environ: str) -> str:
+    """Run it against a proxy, and return what it printed, or said when it failed; AssertionError for another code."""
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
         "REGISTRY_PROXY_URL": f"http://{proxy.address}",
@@ -34,7 +34,7 @@ def run(proxy: Proxy, *arguments: str, code: int = 0, **environ: str) -> str:
         [str(COMMAND), *arguments], env=environment, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == code, done.stderr
-    return done.stdout if code == 0 else done.stderr
+    return done.stdout if code == 0 or stdout else done.stderr
 
 
 def test_an_image_is_seen_explained_pinned_and_purged(lab: Lab, proxy: Proxy, build_image: MakeImage) -> None:
@@ -77,6 +77,43 @@ def test_what_is_wrong_in_the_cache_is_an_exit_code(lab: Lab, proxy: Proxy, buil
 
     run(proxy, "verify", code=1)
     assert "0 were wrong" in run(proxy, "verify")
+
+
+def test_a_warmed_image_is_pulled_from_the_cache(
+    lab: Lab, proxy: Proxy, build_image: MakeImage, tmp_path: Path
+) -> None:
+    """All that the proxy's platform needs, once; others only when they are asked for; a second run asks for no blob."""
+    image = build_image(architectures=("amd64", "arm64", "s390x"))
+    lab.push(image, "team/warm")
+    lab.push(build_image("plain"), "team/plain")
+    name = f"{REGISTRY}/team/warm:latest"
+    (tmp_path / "images.txt").write_text(f"# what the cluster needs\n{name}\n\n{REGISTRY}/team/plain:latest # plain\n")
+
+    command = ("warm", "--json", "-f", str(tmp_path / "images.txt"), "--platform")
+    first = {each["image"]: each for each in json.loads(run(proxy, *command, "linux/amd64"))["images"]}
+    assert {each["state"] for each in first.values()} == {"done"}
+    assert (first[name]["contents"], first[name]["stored"]) == (5, 5)
+    assert first[name]["fetched_bytes"] > 200_000
+    again = json.loads(run(proxy, *command, "linux/amd64"))["images"]
+    assert {each["fetched_bytes"] for each in again} == {0}
+    more = {each["image"]: each for each in json.loads(run(proxy, *command, "linux/amd64,linux/arm64"))["images"]}
+    assert (more[name]["contents"], more[name]["fetched_bytes"] > 200_000) == (9, True)
+    assert {
+        answer.header("X-Docker-Registry-Proxy-Cache-Upstream-Status") for answer in pull(proxy, "team/plain")[1:]
+    } == {"HIT"}
+
+
+def test_what_cannot_be_warmed_is_said(lab: Lab, proxy: Proxy, build_image: MakeImage) -> None:
+    """An image that is not there, a platform that it lacks, a registry that is not cached."""
+    lab.push(build_image(architectures=("amd64", "arm64")), "team/two")
+
+    none = run(proxy, "warm", "--json", f"{REGISTRY}/team/none:1", code=1, stdout=True)
+    assert "404" in json.loads(none)["images"][0]["error"]
+    lacking = run(
+        proxy, "warm", "--json", f"{REGISTRY}/team/two:latest", "--platform", "linux/vax", code=1, stdout=True
+    )
+    assert "linux/amd64, linux/arm64" in json.loads(lacking)["images"][0]["error"]
+    assert "none of REGISTRIES" in run(proxy, "warm", "unknown.example/a:1", code=1)
 
 
 def test_the_token_is_taken_from_the_environment_or_a_file(start_proxy: StartProxy, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ with warnings.catch_warnings():
 
 pytestmark = pytest.mark.e2e
 
-OPERATIONS = 10
+OPERATIONS = 12
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,16 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from regproxy import __version__
 from regproxy.cli import render
@@ -30,6 +39,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+_COUNTING = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the API's answer as JSON.")]
 Target = Annotated[
@@ -126,6 +137,39 @@ def verify(context: typer.Context, as_json: AsJson = False) -> None:
         progress.update(task, completed=told["checked_bytes"], total=told["total_bytes"])
     _show(told, render.verification, as_json=as_json)
     if told["removed"] or told["error"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def warm(
+    context: typer.Context,
+    images: Annotated[list[str] | None, typer.Argument(help="registry/name:tag or registry/name@digest.")] = None,
+    file: Annotated[
+        typer.FileText | None, typer.Option("--file", "-f", help="Images, one a line; - for standard input.")
+    ] = None,
+    platforms: Annotated[
+        str | None, typer.Option("--platform", help="linux/amd64,linux/arm64, or all. Default: the proxy's own.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pull images into the cache before they are needed. What is stored is not asked for again."""
+    lines = (line.partition("#")[0].strip() for line in file or ())
+    wanted = list(dict.fromkeys([*(images or ()), *filter(None, lines)]))
+    if not wanted:
+        raise typer.BadParameter("say what: images, or --file")
+    api = _api(context)
+    begun = [api.ask("POST", "/warmings", target=image, platforms=platforms)["images"][0] for image in wanted]
+    with Progress(*_COUNTING, console=Console(stderr=True), transient=True, disable=as_json) as progress:
+        tasks = {each["image"]: progress.add_task(each["image"], total=None) for each in begun}
+        while True:
+            told = [each for each in api.ask("GET", "/warmings")["images"] if each["image"] in tasks]
+            for each in told:
+                progress.update(tasks[each["image"]], completed=each["stored"], total=each["contents"])
+            if all(each["state"] != "running" for each in told):
+                break
+            time.sleep(POLL_S)
+    _show({"images": told}, render.warmed, as_json=as_json)
+    if any(each["state"] == "failed" for each in told):
         raise typer.Exit(1)
 
 

@@ -185,6 +185,16 @@ def pins(told: Mapping[str, Any]) -> RenderableType:
     return table
 
 
+def warmed(told: Mapping[str, Any]) -> RenderableType:
+    """Show what came of warming."""
+    table = _table("IMAGE", "", "STORED", "FETCHED", "")
+    for each in told["images"]:
+        state = Text(each["state"], "red" if each["state"] == "failed" else "green")
+        stored = f"{each['stored']} of {each['contents']}"
+        table.add_row(Text(each["image"]), state, stored, size(each["fetched_bytes"]), Text(each["error"], "red"))
+    return table
+
+
 def verification(told: Mapping[str, Any]) -> RenderableType:
     """Show how a verification ended."""
     parts: list[RenderableType] = [Text(f"removed, its digest was wrong: {each}", "red") for each in told["removed"]]

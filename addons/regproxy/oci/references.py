@@ -35,6 +35,21 @@ def references(body: bytes) -> References:
     return References(_known(manifests), _known(digests))
 
 
+def platforms(body: bytes) -> dict[Digest, str]:
+    """Return what an index says of its manifests: `os/architecture` or `os/architecture/variant`."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    found: dict[Digest, str] = {}
+    for each in _elements(document, "manifests") if isinstance(document, dict) else ():
+        digest, platform = _digest(each, "digest"), each.get("platform") if isinstance(each, dict) else None
+        if digest is not None and isinstance(platform, dict):
+            parts = (platform.get(part) for part in ("os", "architecture", "variant"))
+            found[digest] = "/".join(part for part in parts if isinstance(part, str) and part)
+    return found
+
+
 def _elements(document: dict[str, object], field: str) -> list[object]:
     elements = document.get(field)
     return elements if isinstance(elements, list) else []

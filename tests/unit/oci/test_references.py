@@ -5,7 +5,7 @@ import json
 import pytest
 
 from regproxy.oci.digest import Digest
-from regproxy.oci.references import References, references
+from regproxy.oci.references import References, platforms, references
 
 CONFIG, LAYER, OTHER = (Digest.of(name) for name in (b"config", b"layer", b"other"))
 
@@ -25,6 +25,18 @@ def test_an_index_names_its_manifests() -> None:
     body = json.dumps({"manifests": [{"digest": str(LAYER), "platform": {}}, {"digest": str(OTHER)}]})
 
     assert references(body.encode()) == References(manifests=(LAYER, OTHER))
+
+
+def test_an_index_says_which_platforms_there_are() -> None:
+    """With the variant, if there is one; what cannot be read has none."""
+    described = [
+        {"digest": str(LAYER), "platform": {"os": "linux", "architecture": "arm", "variant": "v7"}},
+        {"digest": str(OTHER), "platform": {"os": "linux", "architecture": "amd64"}},
+        {"digest": str(CONFIG), "platform": 1},
+    ]
+
+    assert platforms(json.dumps({"manifests": described}).encode()) == {LAYER: "linux/arm/v7", OTHER: "linux/amd64"}
+    assert platforms(b"[]") == platforms(b"{") == {}
 
 
 def test_the_first_schema_names_its_layers() -> None:

@@ -108,6 +108,8 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("DEBUG_HUB", lambda s: s.debug_hub, False, "true", True),
     ("DEBUG_NGINX", lambda s: s.debug_nginx, False, "true", True),
     ("DEBUG_PASSWORD", lambda s: s.debug_password, "", "'a long one'", "a long one"),
+    ("ADMIN_TOKEN", lambda s: s.admin_token, "", " 0123456789abcdef ", "0123456789abcdef"),
+    ("ADMIN_HOSTS", lambda s: s.admin_hosts, set(), "Proxy.Example. b", {"proxy.example", "b"}),
 ]
 
 # Tested in their own way: the files, and the delimiters.

@@ -31,6 +31,7 @@ ORDER = [
     "registry-client-login",
     "registry-interception",
     "registry-mirror-door",
+    "registry-admin-door",
     "registry-metrics-page",
     "registry-setup-responder",
     "registry-push-bypass",

@@ -8,6 +8,7 @@ from regproxy.stack.admin.purging import PURGED, described_purge, plan_purge, pu
 from regproxy.stack.admin.queries import COUNT, Json, Parameter, Query, RequestError, Route, Schema, array, record
 from regproxy.stack.admin.status import STATUS, Status
 from regproxy.stack.admin.verifying import VERIFICATION, Verification
+from regproxy.stack.admin.warming import WARMINGS, Warmings
 from regproxy.stack.admin.why import REQUEST, WHY, described_request, explain
 from regproxy.stack.core import Core
 from regproxy.stack.recent_requests import RecentRequests
@@ -30,6 +31,7 @@ class Api:
         self._core, self._recent = core, recent
         self._status = Status(core, recent)
         self._verification = Verification()
+        self._warmings = Warmings(core)
         self.routes: tuple[Route, ...] = (*self._reading(), *self._steering())
 
     @property
@@ -86,6 +88,14 @@ class Api:
             ),
             Route(
                 method="GET",
+                path="/warmings",
+                name="listWarmings",
+                summary="How far images are that are pulled before they are needed",
+                handler=self._get_warmings,
+                answer=WARMINGS,
+            ),
+            Route(
+                method="GET",
                 path="/verification",
                 name="verification",
                 summary="How far the last verification is",
@@ -126,6 +136,18 @@ class Api:
                 handler=self._delete_pin,
                 answer=PINS,
                 parameters=(_REQUIRED_TARGET,),
+            ),
+            Route(
+                method="POST",
+                path="/warmings",
+                name="warm",
+                summary="Pull an image before it is needed",
+                handler=self._post_warmings,
+                answer=WARMINGS,
+                parameters=(
+                    Parameter("target", "target", "one image, by tag or digest", required=True),
+                    Parameter("platforms", "text", "`linux/amd64,linux/arm64`, or `all`; without it the proxy's own"),
+                ),
             ),
             Route(
                 method="POST",
@@ -182,6 +204,14 @@ class Api:
         target = query.target("target")
         assert target is not None
         return await unpin(self._store, target)
+
+    async def _get_warmings(self, _: Query) -> Json:
+        return self._warmings.described()
+
+    async def _post_warmings(self, query: Query) -> Json:
+        target = query.target("target")
+        assert target is not None
+        return self._warmings.start(target, query.text("platforms"))
 
     async def _post_verification(self, _: Query) -> Json:
         self._verification.start(self._store)
