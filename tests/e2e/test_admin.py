@@ -156,6 +156,21 @@ class TestImages:
         assert len(ask(proxy, "POST", "/purge", target=digest)["contents"]) == 3
         assert ask(proxy, "GET", "/images")["images"] == []
 
+    def test_whose_login_opened_an_image_is_told(
+        self, lab: Lab, start_proxy: StartProxy, build_image: MakeImage
+    ) -> None:
+        """By its name; the password is nowhere."""
+        proxy = start_proxy({"AUTH_REGISTRIES": "basic.lab.test:alice:secret"})
+        lab.push(build_image(), "team/private")
+        assert lab.basic.address
+        url = "https://basic.lab.test/v2/team/private/manifests/latest"
+        assert proxy.client().get(url, ACCEPT).status == 200
+
+        why = ask(proxy, "GET", "/why", subject="basic.lab.test/team/private:latest")
+        assert why["images"][0]["credential"] == "operator:alice@basic.lab.test"
+        assert len(why["images"][0]["missing"]) == 3
+        assert "secret" not in json.dumps(why)
+
     def test_what_is_pulled_is_seen_live(self, lab: Lab, proxy: Proxy, build_image: MakeImage) -> None:
         """`tail` asks for what came after a number, and waits for it."""
         lab.push(build_image(), "team/tailed")

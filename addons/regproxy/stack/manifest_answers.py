@@ -14,7 +14,7 @@ from regproxy.oci.names import Registry
 from regproxy.origin.errors import Answer
 from regproxy.origin.request import UpstreamRequest
 from regproxy.policy.freshness import NotAsked, TimedOut, UpstreamFailure
-from regproxy.policy.openers import OpenedBy
+from regproxy.policy.openers import opener_text
 from regproxy.stack.answers import content_fields, passed_on, status_for
 from regproxy.stack.exchange import CacheStatus
 from regproxy.stack.not_found import Absent
@@ -163,7 +163,8 @@ def described(head: Answer) -> Descriptor | None:
 
 def source_of(pull: Pull, descriptor: Descriptor, answer: Answer, now_s: float) -> Source:
     """Return where a manifest came from."""
-    opener = "" if answer.opened_by is OpenedBy.NOBODY else str(answer.opened_by)
+    trace = pull.get_request.trace
+    opener = trace.opener if trace is not None else opener_text(answer.opened_by, None)
     name = pull.manifest.name
     return Source(str(pull.registry), name, descriptor.digest, now_s, answer.origin, opener)
 

@@ -26,7 +26,7 @@ class Source:
     upstream: str
     """Scheme, host and port that sent it."""
     credential: str
-    """Whose login opened it: `operator`, `client`, or empty for nobody's."""
+    """Whose login opened it, as `policy.openers.opener_text` has it; empty for nobody's."""
 
     @property
     def key(self) -> str:

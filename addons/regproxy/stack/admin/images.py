@@ -130,9 +130,10 @@ def _images(
     untagged = [each for each in sources if each.digest not in tagged[each.registry, each.name]]
     for source in untagged:
         # A platform's manifest belongs to its index, if that is known here.
-        siblings = [each.digest for each in untagged if (each.registry, each.name) == (source.registry, source.name)]
-        parents = closure([digest for digest in siblings if digest != source.digest], graph)
-        if source.digest in contents and source.digest not in parents:
+        named = graph.get(source.digest)
+        tagged[source.registry, source.name].update(named.manifests if named else ())
+    for source in untagged:
+        if source.digest in contents and source.digest not in tagged[source.registry, source.name]:
             media_type = contents[source.digest].media_type
             key = (source.registry, source.name, "", source.digest)
             found[key] = Image(source.registry, source.name, None, source.digest, media_type, None, None, source)

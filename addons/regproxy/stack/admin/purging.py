@@ -8,7 +8,7 @@ from regproxy.policy.targets import Target
 from regproxy.stack.admin.images import Image, Stock
 from regproxy.stack.admin.queries import COUNT, FLAG, TEXT, Json, Schema, array, record
 from regproxy.store.content import Store
-from regproxy.store.inventory import tag_prefix_of
+from regproxy.store.records import tag_key_prefix
 
 PURGED: Schema = record(dry_run=FLAG, images=array(TEXT), contents=array(TEXT), freed_bytes=COUNT, pinned=array(TEXT))
 """`pinned`: images that were meant and stay; `contents`: what goes, of all that the images lead to."""
@@ -80,9 +80,5 @@ def _is_meant(image: Image, stock: Stock, target: Target | None, unused_since_s:
 
 
 def _is_pinned(image: Image, stock: Stock) -> bool:
-    tags = {tag_prefix_of(tag) for tag in stock.tags if (tag.registry, tag.name, tag.tag) == _place(image)}
-    return stock.is_pinned(image.digest) or any(tags & pin.tags for pin in stock.pins)
-
-
-def _place(image: Image) -> tuple[str, str, str | None]:
-    return image.registry, image.name, image.tag
+    records = tag_key_prefix(image.registry, image.name, image.tag or "")
+    return stock.is_pinned(image.digest) or any(records in pin.tags for pin in stock.pins)
