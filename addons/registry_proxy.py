@@ -8,9 +8,9 @@ What happens to one pull, from `CONNECT` to the last byte:
     connection.
 2. Each request is classified once (`interception`, by `oci.endpoint`): which registry, which repository, which tag or
     digest.
-3. A request to the proxy's own address is answered by `setup_responder`; unless it is one of the registry API, from a
-    client that knows the proxy as its mirror. `mirror_door` finds out which registry it means. From there on it is as
-    any other.
+3. A request to the proxy's own address is answered by `admin_door` or `setup_responder`; unless it is one of the
+    registry API, from a client that knows the proxy as its mirror. `mirror_door` finds out which registry it means.
+    From there on it is as any other.
 4. What the operator does not serve, or not to this client, is refused by `client_rules`. A write is refused or
     streamed through by `push_bypass`.
 5. `auth_injector` chooses between the client's own credentials and the operator's (`policy.precedence`). Our own
@@ -38,6 +38,7 @@ from regproxy.engine.certificates import Certificates
 from regproxy.engine.registry_mode import FrontDoor
 from regproxy.engine.sender import BodySender
 from regproxy.stack.access_log import AccessLog
+from regproxy.stack.admin_door import AdminDoor
 from regproxy.stack.auth_injector import AuthInjector
 from regproxy.stack.blob_cache import BlobCache
 from regproxy.stack.client_login import ClientLogin
@@ -53,6 +54,7 @@ from regproxy.stack.passed_on import PassedOn
 from regproxy.stack.passed_reads import PassedReads
 from regproxy.stack.ping import RegistryPing
 from regproxy.stack.push_bypass import PushBypass
+from regproxy.stack.recent_requests import RecentRequests
 from regproxy.stack.setup_responder import SetupResponder
 from regproxy.stack.startup import Startup
 from regproxy.stack.token_requests import TokenRequests
@@ -69,7 +71,8 @@ _manifests = ManifestCache(_core)
 _blobs = BlobCache(_core)
 _ping = RegistryPing(_core)
 _metrics = Metrics(_core, _certificates)
-_log = AccessLog(_core, [_metrics.count])
+_recent = RecentRequests()
+_log = AccessLog(_core, [_metrics.count, _recent.note])
 _warm_reads = WarmReads(_core, _interception, _ping, _manifests, _blobs, log=_log, mirror_door=_mirror_door)
 _front_door = FrontDoor()
 
@@ -81,6 +84,7 @@ addons = [
     _login,
     _interception,
     _mirror_door,
+    AdminDoor(_core, _recent),
     MetricsPage(_metrics),
     SetupResponder(_core),
     ClientRules(_core),

@@ -39,6 +39,7 @@ KEYS = [
     "error",
     "duration_s",
     "credential",
+    "request_id",
 ]
 
 

@@ -22,6 +22,7 @@ ROOM_MAY_IMPORT = {
     "origin": {"oci", "policy"},
     "engine": {"oci", "policy"},
     "stack": {"oci", "policy", "settings", "store", "origin", "engine"},
+    "cli": set[str](),
     ENTRY: {"oci", "policy", "settings", "store", "origin", "engine", "stack"},
     "": set[str](),  # regproxy/__init__.py
 }
@@ -34,6 +35,8 @@ LIBRARY_OWNERS = {
     "aiohttp": {"origin"},
     "botocore": {"origin"},
     "prometheus_client": {"stack"},
+    "rich": {"cli"},
+    "typer": {"cli"},
 }
 """The only rooms that may know these libraries."""
 
@@ -92,7 +95,11 @@ def broken_rule(room: str, imported: str) -> str | None:
     top, _, rest = imported.partition(".")
     if not top:
         return f"{imported}: imports are absolute"
-    if top == PACKAGE and (other := rest.partition(".")[0]) != room and other not in ROOM_MAY_IMPORT[room]:
+    if (
+        top == PACKAGE
+        and (other := rest.partition(".")[0]) not in (room, "__version__")
+        and other not in ROOM_MAY_IMPORT[room]
+    ):
         return f"{imported}: {room or PACKAGE} must not know {other}"
     if top == ENTRY:
         return f"{imported}: nothing imports the entry"

@@ -42,6 +42,7 @@ _SIZE = re.compile(r"([0-9]{1,15})([kKmMgGtT]?)")
 _SIZE_UNIT_BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _HIGHEST_PORT = 65535
 _LARGEST_COUNT = 64
+_SHORTEST_TOKEN = 16
 
 
 NONE = "none"
@@ -153,6 +154,14 @@ def shown(text: str, limit: int = 80) -> str:
     """Return the text fit for one line of an error: control characters escaped, long texts cut."""
     printable = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     return printable if len(printable) <= limit else f"{printable[:limit]}..."
+
+
+def parse_token(text: str) -> str:
+    """Return a token for an Authorization field; empty is none."""
+    token = text.strip()
+    if 0 < len(token) < _SHORTEST_TOKEN or not token.isascii() or any(character.isspace() for character in token):
+        raise ValueError(f"not {_SHORTEST_TOKEN} or more ASCII characters without blanks")
+    return token
 
 
 def parse_default_registry(text: str) -> str:

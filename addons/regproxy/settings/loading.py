@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 
+from regproxy.oci.names import normalise_host
 from regproxy.policy.credentials import Credential
 from regproxy.policy.image_rules import ImageRule, parse_network, without_effect
 from regproxy.policy.interception import HostPattern, is_intercepted
@@ -111,6 +112,8 @@ class _Reader:
             access_grace_s=self._time_s("ACCESS_GRACE"),
             allow_clients=self._list("ALLOW_CLIENTS", parse_network, self.errors),
             image_rules=self._image_rules(),
+            admin_token=self._value("ADMIN_TOKEN", grammar.parse_token, unquote=False),
+            admin_hosts=frozenset(self._list("ADMIN_HOSTS", normalise_host, self.errors)),
             send_timeout_s=self._time_s("SEND_TIMEOUT"),
             client_body_timeout_s=self._time_s("CLIENT_BODY_TIMEOUT"),
             client_header_timeout_s=self._time_s("CLIENT_HEADER_TIMEOUT"),

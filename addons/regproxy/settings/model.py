@@ -134,6 +134,10 @@ class Settings:
     """Who may use the proxy; empty means everybody."""
     image_rules: tuple[ImageRule, ...]
     """Which images are served; the first that fits decides."""
+    admin_token: str = field(repr=False)
+    """What opens the admin API; empty: whoever is on this machine."""
+    admin_hosts: frozenset[str]
+    """Names in a Host field with which the admin API is asked, in normal form."""
     send_timeout_s: float
     """Longest pause between two writes to a client."""
     client_body_timeout_s: float

@@ -232,6 +232,13 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         meaning="Which images are served, and to whom; the first rule that fits decides, and what none fits is served: "
         "`allow docker.io/library/*`, `allow quay.io/secret/* from 10.1.0.0/16`, `deny *`; parted by `;` or line ends",
     ),
+    Setting(
+        variable="ADMIN_TOKEN",
+        secret=True,
+        default_note="only from this machine",
+        meaning="What opens the admin API, `Authorization: Bearer`; at least 16 characters",
+    ),
+    Setting(variable="ADMIN_HOSTS", meaning="Names of the proxy by which the admin API may be asked for; a list"),
     Setting(variable="SEND_TIMEOUT", default="60s", meaning="Longest pause between two writes to a client"),
     Setting(
         variable="CLIENT_BODY_TIMEOUT",

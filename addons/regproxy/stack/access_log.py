@@ -35,6 +35,9 @@ FIELD_PREFIXES: Mapping[Compat, str] = MappingProxyType(
 )
 """How each predecessor's response fields begin."""
 
+REQUEST_ID_FIELD = "X-Registry-Proxy-Request-Id"
+"""The same id as in the log: `registry-proxy why <id>` explains the answer."""
+
 # One encoder for all lines: `json.dumps` with other separators than its own makes one for each.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -130,9 +133,13 @@ class Entry:
 
 
 def cache_fields(exchange: Exchange, compat: Compat) -> dict[str, str]:
-    """Return the predecessor's two response fields; like nginx's `add_header`, none where there is nothing to tell."""
+    """Return the predecessor's two response fields, none where there is nothing to tell, and the request's id."""
     prefix = FIELD_PREFIXES[compat]
-    fields = {f"{prefix}-Cache-Upstream-Status": exchange.cache_status, f"{prefix}-Cache-Type": exchange.request_class}
+    fields: dict[str, str] = {
+        f"{prefix}-Cache-Upstream-Status": exchange.cache_status,
+        f"{prefix}-Cache-Type": exchange.request_class,
+    }
+    fields[REQUEST_ID_FIELD] = exchange.request_id
     return {name: value for name, value in fields.items() if value}
 
 
@@ -168,6 +175,7 @@ def log_facts(entry: Entry, now_s: float) -> dict[str, str]:
         "error": entry.error or (exchange.error if exchange else None) or "",
         "duration_s": f"{max(0.0, now_s - entry.began_s):.3f}",
         "credential": upstream.credential,
+        "request_id": exchange.request_id if exchange else "",
     }
 
 

@@ -1,5 +1,7 @@
 """What the stack knows of one request to a registry, and how it was answered."""
 
+import itertools
+import secrets
 import weakref
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,6 +15,11 @@ from regproxy.policy.credentials import Credential
 from regproxy.policy.identities import NOBODY, Identity
 from regproxy.policy.openers import OpenedBy
 from regproxy.policy.tiers import RequestClass
+
+_RUN = secrets.token_hex(4)
+"""Tells one run of the proxy from the next."""
+
+_numbers = itertools.count(1)
 
 
 class CacheStatus(StrEnum):
@@ -64,6 +71,8 @@ class Exchange:
     """When the answer's head went out, Unix time."""
     namespace: str | None = None
     """What a client of the mirror door calls the registry; None when the request came by the proxy door."""
+    request_id: str = field(default_factory=lambda: f"{_RUN}-{next(_numbers):x}")
+    """Names this request in the answer, in the log and for `why`; of no use to guess others by."""
     error: str | None = None
     """Why the answer is not the one hoped for, in words."""
 

@@ -14,6 +14,7 @@ from regproxy.oci.names import Registry
 from regproxy.origin.errors import Answer
 from regproxy.origin.request import UpstreamRequest
 from regproxy.policy.freshness import NotAsked, TimedOut, UpstreamFailure
+from regproxy.policy.openers import opener_text
 from regproxy.stack.access import Refused
 from regproxy.stack.access_questions import Reader
 from regproxy.stack.answers import content_fields, passed_on, status_for
@@ -21,6 +22,7 @@ from regproxy.stack.exchange import CacheStatus
 from regproxy.stack.not_found import Absent
 from regproxy.store.hot import StoredManifest
 from regproxy.store.records import TagKey, TagRecord
+from regproxy.store.sources import Source
 
 
 class Withheld(Exception):  # noqa: N818 - the state of the manifest
@@ -169,6 +171,14 @@ def described(head: Answer) -> Descriptor | None:
     if head.status != 200 or digest is None or media_type is None or not length.isdecimal():
         return None
     return Descriptor(media_type, digest, int(length))
+
+
+def source_of(pull: Pull, descriptor: Descriptor, answer: Answer, now_s: float) -> Source:
+    """Return where a manifest came from."""
+    trace = pull.get_request.trace
+    opener = trace.opener if trace is not None else opener_text(answer.opened_by, None)
+    name = pull.manifest.name
+    return Source(str(pull.registry), name, descriptor.digest, now_s, answer.origin, opener)
 
 
 def _declared_digest(answer: Answer) -> Digest | None:

@@ -38,6 +38,7 @@ from regproxy.stack.manifest_answers import (
     of_record,
     of_tag,
     relayed,
+    source_of,
     verified,
 )
 from regproxy.stack.tag_changes import TagChanges
@@ -174,7 +175,7 @@ class ManifestSource:
             self._core.upstream.meter.failed(pull.request.url.authority, WRONG_DIGEST)
             raise
         await self._core.access.bind(pull.reader, descriptor.digest, answer)
-        await self._keep(pull, descriptor, answer.body, record)
+        await self._keep(pull, descriptor, answer, record)
         fields = passed_on(answer) | content_fields(descriptor.digest, descriptor.media_type)
         return Served(200, fields, answer.body, None, status)
 
@@ -202,9 +203,11 @@ class ManifestSource:
                 return True
         return False
 
-    async def _keep(self, pull: Pull, descriptor: Descriptor, body: bytes, record: TagRecord | None) -> None:
+    async def _keep(self, pull: Pull, descriptor: Descriptor, answer: Answer, record: TagRecord | None) -> None:
+        store = self._core.store
         try:
-            await self._core.store.put_content(descriptor.digest, body, descriptor.media_type)
+            await store.put_content(descriptor.digest, answer.body, descriptor.media_type)
+            await store.inventory.note_source(source_of(pull, descriptor, answer, time.time()))
             self._core.store_worked()
         except StoreError as error:
             self._core.store_failed(error)

@@ -78,6 +78,15 @@ class AccessTable:
         )
         return 0.0 if row is None else float(row[0])
 
+    def logins(self, repository: Repository, since_s: float) -> int:
+        """Return how many logins a registry let read a repository since that Unix time."""
+        row = self._one(
+            "SELECT count(*) FROM Proof JOIN Repository ON id = repository WHERE registry = ? AND name = ? AND at_s > ?",
+            *_names(repository),
+            since_s,
+        )
+        return 0 if row is None else int(row[0])
+
     def holders(self, digest: Digest) -> list[tuple[Repository, int]]:
         """Return the repositories that are known to have a content."""
         rows = self._sql(

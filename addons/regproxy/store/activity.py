@@ -33,6 +33,8 @@ class Reason(StrEnum):
     """The least recently used made room: under the cap, or for others on the disk."""
     UNUSED = "unused"
     """Nobody had read it for CACHE_INACTIVE."""
+    PURGED = "purged"
+    """An operator wanted it to go."""
     PARTIAL = "partial"
     """A download that nobody went on with."""
 

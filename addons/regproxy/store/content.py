@@ -24,9 +24,10 @@ from regproxy.store.flights import Fetch, Flights
 from regproxy.store.hot import HotRecords, StoredManifest
 from regproxy.store.identity_key import read_or_make
 from regproxy.store.ingest import Ingest
+from regproxy.store.inventory import Inventory
 from regproxy.store.layout import Layout
 from regproxy.store.ledger import Ledger
-from regproxy.store.records import TagKey, TagRecord, content_key
+from regproxy.store.records import TagKey, TagRecord, content_key, read_tag_record
 from regproxy.store.recovery import Doubts, Reconciled, beat, beat_no_more, find_doubts, reconcile
 from regproxy.store.stored_content import StoredContent
 from regproxy.store.tag_history import TagChange, TagEvent, history_key
@@ -224,7 +225,7 @@ class Store:
         if hot is not None:
             return hot
         text = await ledger.text(key)
-        record = None if text is None else _read_record(key.text(), text)
+        record = None if text is None else read_tag_record(key.text(), text)
         if record is None:
             return None
         ledger.accesses.note(key.text(), self._clock())
@@ -234,7 +235,7 @@ class Store:
     async def tag_records(self, registry: str, name: str, tag: str) -> list[TagRecord]:
         """Return what a tag meant for all kinds of clients, the one that was checked last first."""
         texts = await self._open_ledger().texts_of_tag(registry, name, tag)
-        records = [record for key, text in texts.items() if (record := _read_record(key, text)) is not None]
+        records = [record for key, text in texts.items() if (record := read_tag_record(key, text)) is not None]
         return sorted(records, key=lambda record: record.checked_at_s, reverse=True)
 
     async def put_tag_record(self, key: TagKey, record: TagRecord) -> None:
@@ -282,6 +283,12 @@ class Store:
     def activity(self) -> Activity:
         """What was done since the store was opened."""
         return self._open_ledger().activity
+
+    @property
+    def inventory(self) -> Inventory:
+        """What is stored, for operators, and what they may do with it."""
+        ledger, flights = self._open_ledger(), self._flights or self._closed()
+        return Inventory(self._layout, ledger, self._hot, self._doubts, flights.hash_pool)
 
     def running_ingests(self) -> tuple[Ingest, ...]:
         """Return the ingests that are under way."""
@@ -337,11 +344,3 @@ class Store:
 
     def _closed(self) -> Never:
         raise StoreError(f"the cache in {self._layout.directory} is not open")
-
-
-def _read_record(key: str, text: str) -> TagRecord | None:
-    try:
-        return TagRecord.from_json(text)
-    except ValueError as error:
-        _logger.warning("ignoring the tag record %s: %s", key[:300], error)
-        return None

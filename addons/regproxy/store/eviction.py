@@ -3,12 +3,14 @@
 What counts is everything that grows: SQLite's pages, content in whole disk blocks, and partial files at the size they
 are allocated. The sum stays at or below the cap at all times, because room is made before anything is written. First to
 go are partial files nobody is filling, oldest first, then content, least recently accessed first (policy.eviction).
+Pinned content counts and stays (pins).
 
 Not counted, and bounded by OUTSIDE_THE_CAP_BYTES: SQLite's write-ahead log, directories, sidecars.
 Runs on the index thread only.
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from regproxy.oci.digest import Digest
@@ -19,7 +21,9 @@ from regproxy.store.errors import StoreFull
 from regproxy.store.index import Index
 from regproxy.store.layout import Layout, on_disk_bytes
 from regproxy.store.leftovers import Leftover, remove_leftover
-from regproxy.store.records import CONTENT_PREFIX
+from regproxy.store.pins import PIN_PREFIX, Spared, read_pins
+from regproxy.store.records import CONTENT_PREFIX, content_key
+from regproxy.store.sources import SOURCE_PREFIX, content_key_of_source
 
 INDEX_GROWTH_BYTES = 64 * 1024
 """Kept free under the cap: what SQLite may grow by between two looks, a few split pages in each of its six trees."""
@@ -55,7 +59,21 @@ class Room:
         self._partials: dict[Digest, int] = {}
         self._idle_since: dict[Digest, float] = {}
         self._set_aside_bytes = 0
+        self._spared = Spared()
         self.activity = Activity()
+
+    def read_pins(self) -> None:
+        """Take over the pins of the index: what they name is not evicted from now on."""
+        self._spared = Spared.by(read_pins(self._index.texts(PIN_PREFIX).values()))
+
+    def purge(self, digests: Iterable[Digest]) -> None:
+        """Remove content and what is left of downloads of it, pinned or not."""
+        gone = list(digests)
+        self._discard([content_key(digest) for digest in gone], Reason.PURGED)
+        for digest in gone:
+            self.unindexed.pop(digest, None)
+            if digest in self._idle_since:
+                self._drop_idle(digest)
 
     def add_leftover(self, leftover: Leftover) -> None:
         """Count a partial file that was found; oldest first."""
@@ -101,12 +119,14 @@ class Room:
         if shortage_bytes <= 0:
             return
         evictable_bytes = self._index.content_bytes() + sum(self._partials[digest] for digest in self._idle_since)
+        evictable_bytes -= sum(map(self._index.size_bytes, self._spared.contents))
         if shortage_bytes > evictable_bytes:
             raise self._full(incoming_bytes)
         shortage_bytes -= self._evict_idle(shortage_bytes)
         if shortage_bytes > 0:
             self.flush()
-            self._discard(choose_victims(self._index.content_by_access(), shortage_bytes), Reason.ROOM)
+            evictable = ((key, size) for key, size in self._index.content_by_access() if key not in self._spared)
+            self._discard(choose_victims(evictable, shortage_bytes), Reason.ROOM)
         # One round by size: a file system that frees late, or a reader with the file open, must not empty the cache.
         if self._shortage_bytes(incoming_bytes) > 0:
             raise self._full(incoming_bytes)
@@ -114,10 +134,23 @@ class Room:
     def expire(self, oldest_s: float) -> None:
         """Remove content, records and idle partial files that were last used before this Unix time."""
         self.flush()
-        self._discard(self._index.unused_since(oldest_s), Reason.UNUSED)
+        self._discard(
+            [key for key in self._index.unused_since(oldest_s) if not self._is_kept(key, oldest_s)], Reason.UNUSED
+        )
         for digest, idle_since_s in list(self._idle_since.items()):
             if idle_since_s < oldest_s:
                 self._drop_idle(digest)
+
+    def _is_kept(self, key: str, oldest_s: float) -> bool:
+        """Whether a row stays although nobody used it: it is pinned, or says where content in use came from."""
+        if not key.startswith(SOURCE_PREFIX):
+            return key in self._spared
+        content = content_key_of_source(key)
+        used_at_s = self._index.accessed_at_s(content)
+        if used_at_s is None or (used_at_s < oldest_s and content not in self._spared):
+            return False
+        self._index.touch_accesses({key: used_at_s})
+        return True
 
     def usage(self) -> Usage:
         """Return what is taken now."""

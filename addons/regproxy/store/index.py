@@ -166,6 +166,33 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
             (*_between(tag_key_prefix(registry, name, tag)), keep),
         )
 
+    def texts(self, prefix: str) -> dict[str, str]:
+        """Return all text records whose keys start so."""
+        rows = self._sql(
+            "SELECT key, value FROM Cache WHERE key >= ? AND key < ? AND mode = ?", (*_between(prefix), MODE_RAW)
+        )
+        return dict(rows.fetchall())
+
+    def contents_after(self, rowid: int, limit: int) -> list[tuple[int, str, int, float, str]]:
+        """Return rows of content behind a row: its number, key, size in bytes, last access, media type."""
+        rows = self._sql(
+            "SELECT rowid, key, size, access_time, tag FROM Cache WHERE rowid > ? AND mode = ? ORDER BY rowid LIMIT ?",
+            (rowid, MODE_BINARY, limit),
+        )
+        return [(number, key, size, accessed_s, media_type or "") for number, key, size, accessed_s, media_type in rows]
+
+    def size_bytes(self, key: str) -> int:
+        """Return the size of content; 0 for what is not there."""
+        for (size,) in self._sql("SELECT size FROM Cache WHERE key = ? AND raw = 1 AND mode = ?", (key, MODE_BINARY)):
+            return int(size)
+        return 0
+
+    def accessed_at_s(self, key: str) -> float | None:
+        """Return the Unix time at which a key was last used; None when it is not there."""
+        for (accessed_s,) in self._sql("SELECT access_time FROM Cache WHERE key = ? AND raw = 1", (key,)):
+            return float(accessed_s)
+        return None
+
     def content_bytes(self) -> int:
         """Return the sum of the sizes of all content."""
         return int(self.reset("size"))

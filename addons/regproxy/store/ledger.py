@@ -49,6 +49,7 @@ class Ledger:
             self._index = self._thread.submit(self._step, "open the cache index", self._open_index).result()
             self._room = Room(layout, self._index, self.accesses, cap_bytes, min_free_bytes)
             self.activity = self._room.activity
+            self._thread.submit(self._step, "read the pins", self._room.read_pins).result()
             self._thread.submit(self._step, "look for unfinished content", self._collect, oldest_s).result()
         except BaseException:
             self._thread.shutdown()
@@ -218,6 +219,16 @@ class Ledger:
     async def tag_history(self, key: str) -> tuple[TagChange, ...]:
         """Return the changes of a tag, oldest first."""
         return await self._read("look up a tag's history", lambda: self._history(key))
+
+    # What an operator asks for (inventory).
+
+    async def inspect[T](self, action: str, step: Callable[[Index], T]) -> T:
+        """Read the index; `action` says in an error what could not be done."""
+        return await self._read(action, lambda: step(self._index))
+
+    async def alter(self, action: str, step: Callable[[Index, Room], None]) -> None:
+        """Change the index and the accounts."""
+        await self._change(action, lambda: step(self._index, self._room))
 
     # Recovery.
 

@@ -6,11 +6,14 @@ Whether a record is still fresh is decided elsewhere (policy.freshness).
 """
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import Self
 
 from regproxy.oci.descriptor import Descriptor
 from regproxy.oci.digest import Digest
+
+_logger = logging.getLogger(__name__)
 
 CONTENT_PREFIX = "content:"
 TAG_PREFIX = "tag:"
@@ -106,3 +109,12 @@ def _descriptor(fields: dict[str, object]) -> Descriptor:
     if not isinstance(media_type, str) or not isinstance(digest, str) or not isinstance(size_bytes, int):
         raise TypeError("a descriptor needs two texts and a number")
     return Descriptor(media_type, Digest.parse(digest), size_bytes)
+
+
+def read_tag_record(key: str, text: str) -> TagRecord | None:
+    """Return the record of an index row; one that cannot be read is as good as none."""
+    try:
+        return TagRecord.from_json(text)
+    except ValueError as error:
+        _logger.warning("ignoring the tag record %s: %s", key[:300], error)
+        return None

@@ -96,7 +96,7 @@ async def reconcile(doubts: Doubts, layout: Layout, ledger: Ledger, hash_pool: E
     right = removed = 0
     for digest in [*doubts.unindexed, *doubts.unverified.difference(doubts.unindexed)]:
         written_at_s = doubts.unindexed.get(digest, 0.0)
-        is_true = await _is_true_to_name(hash_pool, layout, digest)
+        is_true = await is_true_to_name(hash_pool, layout, digest)
         if digest not in doubts.unindexed and digest not in doubts.unverified:
             continue  # stored anew while we looked
         if is_true:
@@ -119,7 +119,8 @@ def _last_heartbeat_s(layout: Layout) -> float | None:
         return None
 
 
-async def _is_true_to_name(hash_pool: Executor, layout: Layout, digest: Digest) -> bool:
+async def is_true_to_name(hash_pool: Executor, layout: Layout, digest: Digest) -> bool:
+    """Hash the file of a digest; False for a wrong one and for none."""
     running, hashed_bytes = digest.new_hash(), 0
     while step_bytes := await submit(hash_pool, _hash_some, layout.content(digest), running, hashed_bytes):
         hashed_bytes += step_bytes

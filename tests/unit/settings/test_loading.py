@@ -127,6 +127,8 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("LOG_FORMAT", lambda s: s.log_format, LogFormat.AUTO, "JSON", LogFormat.JSON),
     ("LOG_LEVEL", lambda s: s.log_level, LogLevel.INFO, "warning", LogLevel.WARNING),
     ("DEBUG_PASSWORD", lambda s: s.debug_password, "", "'a long one'", "a long one"),
+    ("ADMIN_TOKEN", lambda s: s.admin_token, "", " 0123456789abcdef ", "0123456789abcdef"),
+    ("ADMIN_HOSTS", lambda s: s.admin_hosts, set(), "Proxy.Example. b", {"proxy.example", "b"}),
 ]
 
 # Tested in their own way: the files, and the delimiters.

@@ -67,6 +67,7 @@ def exchange(path: str = BLOB, error: str | None = None) -> Exchange:
         RequestClass.BLOB_BY_DIGEST,
         authorization="Bearer s3cret",
         cache_status=CacheStatus.HIT,
+        request_id="run-1",
         error=error,
     )
 
@@ -100,6 +101,7 @@ def test_the_line_is_the_predecessors_and_more() -> None:
         "error": "",
         "duration_s": "1.500",
         "credential": "",
+        "request_id": "run-1",
     }
 
 

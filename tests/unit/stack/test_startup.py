@@ -30,6 +30,7 @@ ORDER = [
     "registry-client-login",
     "registry-interception",
     "registry-mirror-door",
+    "registry-admin-door",
     "registry-metrics-page",
     "registry-setup-responder",
     "registry-client-rules",

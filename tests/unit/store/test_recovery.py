@@ -181,7 +181,7 @@ async def test_content_stored_anew_while_it_is_hashed_is_not_removed(
         await hashed.wait()
         return False
 
-    monkeypatch.setattr("regproxy.store.recovery._is_true_to_name", late_verdict)
+    monkeypatch.setattr("regproxy.store.recovery.is_true_to_name", late_verdict)
     again._doubts.unverified.intersection_update({DIGESTS[0]})
     reconciling = asyncio.ensure_future(again.reconcile())
     await hashing.wait()

@@ -1,0 +1,5 @@
+"""`python -m regproxy.cli`."""
+
+from regproxy.cli.app import main
+
+main()

@@ -1,0 +1,218 @@
+"""All that the admin API can do, in one table: what is asked how, who answers, and what the answer looks like."""
+
+import time
+
+from regproxy.stack.admin.images import IMAGES, list_images, take_stock
+from regproxy.stack.admin.pinning import PIN, PINS, list_pins, pin, unpin
+from regproxy.stack.admin.purging import PURGED, described_purge, plan_purge, purge
+from regproxy.stack.admin.queries import COUNT, Json, Parameter, Query, RequestError, Route, Schema, array, record
+from regproxy.stack.admin.status import STATUS, Status
+from regproxy.stack.admin.verifying import VERIFICATION, Verification
+from regproxy.stack.admin.warming import WARMINGS, Warmings
+from regproxy.stack.admin.why import REQUEST, WHY, described_request, explain
+from regproxy.stack.core import Core
+from regproxy.stack.recent_requests import RecentRequests
+from regproxy.store.content import Store
+
+LONGEST_WAIT_S = 30.0
+MOST_REQUESTS = 500
+
+_REQUESTS: Schema = record(newest=COUNT, requests=array(REQUEST))
+"""`newest`: the number of the last request, to go on from."""
+
+_TARGET = Parameter("target", "target", "an image, a repository, a registry or a digest")
+_REQUIRED_TARGET = Parameter("target", "target", _TARGET.meaning, required=True)
+
+
+class Api:
+    """The handlers, with what they work on."""
+
+    def __init__(self, core: Core, recent: RecentRequests) -> None:
+        self._core, self._recent = core, recent
+        self._status = Status(core, recent)
+        self._verification = Verification()
+        self._warmings = Warmings(core)
+        self.routes: tuple[Route, ...] = (*self._reading(), *self._steering())
+
+    @property
+    def _store(self) -> Store:
+        return self._core.store
+
+    def _reading(self) -> tuple[Route, ...]:
+        return (
+            Route(
+                method="GET",
+                path="/status",
+                name="status",
+                summary="What the proxy does now",
+                handler=self._get_status,
+                answer=STATUS,
+            ),
+            Route(
+                method="GET",
+                path="/images",
+                name="listImages",
+                summary="Which images are stored",
+                handler=self._get_images,
+                answer=IMAGES,
+                parameters=(_TARGET,),
+            ),
+            Route(
+                method="GET",
+                path="/why",
+                name="why",
+                summary="Why an answer was as it was, or would be now",
+                handler=self._get_why,
+                answer=WHY,
+                parameters=(Parameter("subject", "text", "an image, a digest, or the id of a request", required=True),),
+            ),
+            Route(
+                method="GET",
+                path="/requests",
+                name="listRequests",
+                summary="Requests as they end; waits for the next one",
+                handler=self._get_requests,
+                answer=_REQUESTS,
+                parameters=(
+                    Parameter("after", "count", "number of the last one that is known; without it, from now on"),
+                    Parameter("wait", "duration", f"how long to wait for one, at most {LONGEST_WAIT_S:g} s"),
+                ),
+            ),
+            Route(
+                method="GET",
+                path="/pins",
+                name="listPins",
+                summary="What is never evicted",
+                handler=self._get_pins,
+                answer=PINS,
+            ),
+            Route(
+                method="GET",
+                path="/warmings",
+                name="listWarmings",
+                summary="How far images are that are pulled before they are needed",
+                handler=self._get_warmings,
+                answer=WARMINGS,
+            ),
+            Route(
+                method="GET",
+                path="/verification",
+                name="verification",
+                summary="How far the last verification is",
+                handler=self._get_verification,
+                answer=VERIFICATION,
+            ),
+        )
+
+    def _steering(self) -> tuple[Route, ...]:
+        return (
+            Route(
+                method="POST",
+                path="/purge",
+                name="purge",
+                summary="Remove images; blobs go with the last image that needs them",
+                handler=self._post_purge,
+                answer=PURGED,
+                parameters=(
+                    _TARGET,
+                    Parameter("older_than", "duration", "only what was not used for so long"),
+                    Parameter("dry_run", "flag", "only say what would go"),
+                ),
+            ),
+            Route(
+                method="PUT",
+                path="/pins",
+                name="pin",
+                summary="Never evict this, nor what it will be when its tag moves",
+                handler=self._put_pin,
+                answer=PIN,
+                parameters=(_REQUIRED_TARGET,),
+            ),
+            Route(
+                method="DELETE",
+                path="/pins",
+                name="unpin",
+                summary="Evict this again when its time comes",
+                handler=self._delete_pin,
+                answer=PINS,
+                parameters=(_REQUIRED_TARGET,),
+            ),
+            Route(
+                method="POST",
+                path="/warmings",
+                name="warm",
+                summary="Pull an image before it is needed",
+                handler=self._post_warmings,
+                answer=WARMINGS,
+                parameters=(
+                    Parameter("target", "target", "one image, by tag or digest", required=True),
+                    Parameter("platforms", "text", "`linux/amd64,linux/arm64`, or `all`; without it the proxy's own"),
+                ),
+            ),
+            Route(
+                method="POST",
+                path="/verification",
+                name="verify",
+                summary="Hash all that is stored anew; what is wrong is removed",
+                handler=self._post_verification,
+                answer=VERIFICATION,
+            ),
+        )
+
+    async def _get_status(self, _: Query) -> Json:
+        return await self._status.described()
+
+    async def _get_images(self, query: Query) -> Json:
+        return list_images(await take_stock(self._store), query.target("target"), time.time())
+
+    async def _get_why(self, query: Query) -> Json:
+        return await explain(self._core, await take_stock(self._store), self._recent, query.text("subject"))
+
+    async def _get_requests(self, query: Query) -> Json:
+        after = min(query.count("after", self._recent.newest), self._recent.newest)
+        wait_s = min(LONGEST_WAIT_S, query.duration_s("wait") or 0.0)
+        found = await self._recent.after(after, wait_s, MOST_REQUESTS)
+        now_s = time.time()
+        return {
+            "newest": found[-1].number if found else after,
+            "requests": [described_request(each, now_s) for each in found],
+        }
+
+    async def _get_pins(self, _: Query) -> Json:
+        return await list_pins(self._store)
+
+    async def _get_verification(self, _: Query) -> Json:
+        return self._verification.described()
+
+    async def _post_purge(self, query: Query) -> Json:
+        target, older_than_s = query.target("target"), query.duration_s("older_than")
+        if target is None and older_than_s is None:
+            raise RequestError(400, "say what: target, older_than, or both; older_than=0 is everything")
+        stock = await take_stock(self._store)
+        plan = plan_purge(stock, target, None if older_than_s is None else time.time() - older_than_s)
+        is_dry = query.flag("dry_run")
+        if not is_dry:
+            await purge(self._store, stock, plan)
+        return described_purge(stock, plan, dry_run=is_dry)
+
+    async def _put_pin(self, query: Query) -> Json:
+        target = query.target("target")
+        assert target is not None
+        return await pin(self._store, target)
+
+    async def _delete_pin(self, query: Query) -> Json:
+        target = query.target("target")
+        assert target is not None
+        return await unpin(self._store, target)
+
+    async def _get_warmings(self, _: Query) -> Json:
+        return self._warmings.described()
+
+    async def _post_warmings(self, query: Query) -> Json:
+        target = query.target("target")
+        assert target is not None
+        return self._warmings.start(target, query.text("platforms"))
+
+    async def _post_verification(self, _: Query) -> Json:
+        self._verification.start(self._store)
+        return self._verification.described()

@@ -1,0 +1,124 @@
+"""Status: what the proxy does now, in numbers."""
+
+import time
+
+from regproxy import __version__
+from regproxy.policy.breaker import Circuit, Closed, HalfOpen, Open
+from regproxy.stack.admin.images import age_s
+from regproxy.stack.admin.queries import COUNT, NUMBER, TEXT, Json, Schema, array, mapping, nullable, record
+from regproxy.stack.core import Core
+from regproxy.stack.recent_requests import RecentRequests
+
+STATUS: Schema = record(
+    version=TEXT,
+    uptime_s=NUMBER,
+    cache=record(
+        directory=TEXT,
+        content_bytes=COUNT,
+        partial_bytes=COUNT,
+        index_bytes=COUNT,
+        used_bytes=COUNT,
+        cap_bytes=COUNT,
+        entries=COUNT,
+        oldest_use_age_s=nullable(NUMBER),
+        pins=COUNT,
+    ),
+    requests=record(total=COUNT, by_cache_status=mapping(COUNT), sent_bytes=COUNT, fetched_bytes=mapping(COUNT)),
+    breakers=array(record(upstream=TEXT, state=TEXT, reason=TEXT, age_s=NUMBER)),
+    quotas=array(
+        record(registry=TEXT, account=TEXT, remaining=COUNT, limit=nullable(COUNT), window_s=nullable(NUMBER))
+    ),
+    rests=array(record(registry=TEXT, account=TEXT, path=TEXT, remaining_s=NUMBER)),
+    ingests=array(record(digest=TEXT, state=TEXT, arrived_bytes=COUNT, size_bytes=nullable(COUNT))),
+)
+
+
+class Status:
+    """Knows since when the proxy runs."""
+
+    def __init__(self, core: Core, recent: RecentRequests) -> None:
+        self._core, self._recent = core, recent
+        self._began_s = time.monotonic()
+
+    async def described(self) -> Json:
+        """Describe everything. Raises StoreError."""
+        return {
+            "version": __version__,
+            "uptime_s": round(time.monotonic() - self._began_s, 1),
+            "cache": await self._cache(),
+            "requests": self._requests(),
+            "breakers": self._breakers(),
+            "quotas": [
+                {
+                    "registry": known.registry,
+                    "account": known.caller,
+                    "remaining": known.quota.remaining,
+                    "limit": known.quota.limit,
+                    "window_s": known.quota.window_s,
+                }
+                for known in self._core.upstream.quotas.quotas()
+            ],
+            "rests": [
+                {
+                    "registry": rest.registry,
+                    "account": rest.caller,
+                    "path": rest.path,
+                    "remaining_s": round(rest.remaining_s, 1),
+                }
+                for rest in self._core.upstream.quotas.rests()
+            ],
+            "ingests": [
+                {
+                    "digest": str(ingest.digest),
+                    "state": ingest.state.value,
+                    "arrived_bytes": ingest.arrived_bytes,
+                    "size_bytes": ingest.size_bytes,
+                }
+                for ingest in self._core.store.running_ingests()
+            ],
+        }
+
+    async def _cache(self) -> dict[str, Json]:
+        store = self._core.store
+        usage, oldest_s = store.usage, await store.oldest_access_s()
+        return {
+            "directory": str(store.directory),
+            "content_bytes": usage.content_bytes,
+            "partial_bytes": usage.partial_bytes,
+            "index_bytes": usage.index_bytes,
+            "used_bytes": usage.used_bytes,
+            "cap_bytes": self._core.settings.cache_max_size_bytes,
+            "entries": usage.entries,
+            "oldest_use_age_s": age_s(oldest_s, time.time()),
+            "pins": len(await store.inventory.pins()),
+        }
+
+    def _requests(self) -> dict[str, Json]:
+        counts = self._recent.by_cache_status
+        return {
+            "total": counts.total(),
+            "by_cache_status": {status or "NONE": count for status, count in sorted(counts.items())},
+            "sent_bytes": self._recent.sent_bytes,
+            "fetched_bytes": {str(name): count for name, count in self._core.upstream.meter.received_bytes.items()},
+        }
+
+    def _breakers(self) -> list[Json]:
+        now_s = time.monotonic()
+        told = (_breaker(origin, circuit, now_s) for origin, circuit in self._core.upstream.circuits.states().items())
+        return [each for each in told if each is not None]
+
+
+def _breaker(origin: str, circuit: Circuit, now_s: float) -> dict[str, Json] | None:
+    match circuit:
+        case Closed():
+            return None
+        case Open(outage):
+            state = "open"
+        case HalfOpen(outage):
+            state = "half open"
+    return {
+        "upstream": origin,
+        "state": state,
+        "reason": outage.reason,
+        "age_s": round(max(0.0, now_s - outage.since_s), 1),
+    }
