@@ -93,22 +93,31 @@ function showImages(told) {
 
 const STATES = {
   answers: () => ["good", "answers"],
-  unknown: () => ["quiet", "not asked since the start"],
   away: (each) => ["bad", `no answer for ${span(each.for_s)}: ${each.reason}`],
   tried: (each) => ["bad", `no answer for ${span(each.for_s)}, being tried again: ${each.reason}`],
   resting: (each) => ["bad", `${each.reason}, ${span(each.again_in_s)} more`],
 };
 
 function showRegistries(told) {
-  put("registries", told.registries, () => told.registries.length === 0 ? quiet("There are none.") : table("Registries",
-    [["Registry"], ["State"], ["Failures", "number"]],
-    told.registries.map((each) => {
-      const [kind, text] = STATES[each.state](each);
-      return [make("span", { class: "name" }, each.name), make("span", { class: kind }, text), each.failures.toLocaleString("en")];
-    })));
-  const forecast = (each) => each.runs_out_at_s === null
-    ? (each.is_low ? make("span", { class: "bad" }, "low") : "lasts")
-    : make("span", { class: "bad" }, each.runs_out_at_s <= told.at_s ? "used up" : `used up in ${span(each.runs_out_at_s - told.at_s)} at this rate`);
+  const asked = told.registries.filter((each) => each.state !== "unknown");
+  const others = told.registries.filter((each) => each.state === "unknown").map((each) => each.name);
+  put("registries", told.registries, () => [
+    asked.length === 0 ? null : table("Registries",
+      [["Registry"], ["State"], ["Failures since the start", "number"]],
+      asked.map((each) => {
+        const [kind, text] = STATES[each.state](each);
+        return [make("span", { class: "name" }, each.name), make("span", { class: kind }, text), each.failures.toLocaleString("en")];
+      })),
+    others.length === 0 ? null : quiet(`Not asked since the start: ${others.join(", ")}.`),
+  ].filter((part) => part !== null));
+  const forecast = (each) => {
+    const bad = (text) => make("span", { class: "bad" }, text);
+    if (each.outlook === "runs_out") {
+      return bad(each.runs_out_at_s <= told.at_s ? "used up" : `used up in ${span(each.runs_out_at_s - told.at_s)} at this rate`);
+    }
+    if (each.is_low) return bad("low");
+    return each.outlook === "lasts" ? "lasts at this rate" : "needs a minute of pulls";
+  };
   put("quotas", [told.quotas, Math.floor(told.at_s / 10)], () => told.quotas.length === 0 ? quiet("No registry has told of one.") : table("Quotas",
     [["Registry"], ["Left", "number"], ["Forecast"]],
     told.quotas.map((each) => [

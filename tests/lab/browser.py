@@ -86,9 +86,13 @@ class Browser:
         """Run a script in the page and return what it returns."""
         return self._driver.execute_script(script)
 
-    def press(self, *keys: str) -> None:
-        """Press keys, one after the other, wherever the focus is."""
-        ActionChains(self._driver).send_keys(*keys).perform()
+    def press(self, *keys: str, holding: str | None = None) -> None:
+        """Press keys, one after the other, wherever the focus is; `holding` is held down meanwhile."""
+        actions = ActionChains(self._driver)
+        if holding is not None:
+            actions = actions.key_down(holding)
+        actions = actions.send_keys(*keys)
+        (actions if holding is None else actions.key_up(holding)).perform()
 
     def show_as(self, *, width: int = 1200, height: int = 2000, dark: bool = False) -> None:
         """Be a screen of this size in CSS pixels, smaller than a window can be, whose owner likes it dark or light."""

@@ -11,6 +11,9 @@ from typing import NamedTuple
 SHORTEST_LOOK_S = 3600.0
 """What was fetched in less than an hour says nothing of a day: the first pulls fill an empty cache."""
 
+SHORTEST_QUOTA_LOOK_S = 60.0
+"""One pull is several requests within seconds: as a rate that would use up any quota."""
+
 
 class Left(NamedTuple):
     """What an answer said of a quota."""
@@ -19,25 +22,43 @@ class Left(NamedTuple):
     remaining: int
 
 
-def runs_out_at_s(seen: Sequence[Left], passes_at_s: float) -> float | None:
-    """Return when a quota is used up; None when it lasts until it is filled up, or nobody can tell.
+class Outlook(StrEnum):
+    """How long a quota will do."""
+
+    UNKNOWN = "unknown"
+    """Too little was seen of it."""
+    LASTS = "lasts"
+    """Until it is filled up."""
+    RUNS_OUT = "runs_out"
+
+
+class QuotaForecast(NamedTuple):
+    """What will become of a quota."""
+
+    outlook: Outlook
+    runs_out_at_s: float | None = None
+
+
+def quota_forecast(seen: Sequence[Left], passes_at_s: float) -> QuotaForecast:
+    """Return whether a quota is used up before `passes_at_s`, when it is filled up.
 
     `seen` is in the order of time; what was seen before the quota last grew is of an earlier window.
     """
+    if seen and seen[-1].remaining <= 0:
+        return QuotaForecast(Outlook.RUNS_OUT, seen[-1].seen_at_s)
     begin = 0
     for number in range(1, len(seen)):
         if seen[number].remaining > seen[number - 1].remaining:
             begin = number
-    if begin >= len(seen):
-        return None
-    first, last = seen[begin], seen[-1]
-    if last.remaining <= 0:
-        return last.seen_at_s
+    looked_at = seen[begin:]
+    if not looked_at or looked_at[-1].seen_at_s - looked_at[0].seen_at_s < SHORTEST_QUOTA_LOOK_S:
+        return QuotaForecast(Outlook.UNKNOWN)
+    first, last = looked_at[0], looked_at[-1]
     used, in_s = first.remaining - last.remaining, last.seen_at_s - first.seen_at_s
-    if used <= 0 or in_s <= 0:
-        return None
+    if used == 0:
+        return QuotaForecast(Outlook.LASTS)
     at_s = last.seen_at_s + last.remaining * in_s / used
-    return at_s if at_s < passes_at_s else None
+    return QuotaForecast(Outlook.RUNS_OUT, at_s) if at_s < passes_at_s else QuotaForecast(Outlook.LASTS)
 
 
 class Cause(StrEnum):

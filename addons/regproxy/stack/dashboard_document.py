@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import assert_never
 
 from regproxy.policy.breaker import Circuit, Closed, HalfOpen, Open
-from regproxy.policy.client_setup import client_registries
+from regproxy.policy.client_setup import HUB, HUB_API, client_registries
 from regproxy.policy.day_counts import DAY_S, DayCounts
-from regproxy.policy.forecast import eviction_horizon, fill_bytes_per_s, runs_out_at_s
+from regproxy.policy.forecast import eviction_horizon, fill_bytes_per_s, quota_forecast
 from regproxy.stack.busiest import Reads
 from regproxy.stack.core import Core
 from regproxy.stack.downloads import Download
@@ -67,7 +67,7 @@ def _counts(counts: DayCounts) -> Json:
 def _download(download: Download, *, names: bool) -> Json:
     clients = sorted({waiting.client_ip for waiting in download.waiting.values()})
     return {
-        "registry": download.registry,
+        "registry": _familiar(download.registry),
         "image": download.name if names else None,
         "digest": str(download.digest) if names else None,
         "size_bytes": download.size_bytes,
@@ -82,10 +82,10 @@ def _download(download: Download, *, names: bool) -> Json:
 def _images(statistics: Statistics, *, names: bool) -> Iterator[Json]:
     if names:
         for registry, name, reads in statistics.busiest.top(MOST_IMAGES_SHOWN):
-            yield {"registry": str(registry), "image": name, **_reads(reads)}
+            yield {"registry": _familiar(str(registry)), "image": name, **_reads(reads)}
     else:
         for registry, reads in statistics.busiest.by_registry()[:MOST_IMAGES_SHOWN]:
-            yield {"registry": str(registry), "image": None, **_reads(reads)}
+            yield {"registry": _familiar(str(registry)), "image": None, **_reads(reads)}
 
 
 def _reads(reads: Reads) -> Json:
@@ -97,23 +97,29 @@ def _registries(core: Core) -> Iterator[Json]:
     upstream, now_s = core.upstream, time.monotonic()
     failures: dict[str, int] = {}
     for (registry, _), count in list(upstream.meter.failures.items()):
-        failures[registry] = failures.get(registry, 0) + count
+        name = _familiar(registry)
+        failures[name] = failures.get(name, 0) + count
     told: set[str] = set()
     for origin, circuit in upstream.circuits.states().items():
-        name = origin.partition("://")[2]
+        name = _familiar(origin.partition("://")[2])
         told.add(name)
         yield {"name": name, "failures": failures.get(name, 0), **_health(circuit, now_s)}
     for rest in upstream.quotas.rests():
-        name = rest.registry.partition("://")[2]
+        name = _familiar(rest.registry.partition("://")[2])
         if name not in told:
             told.add(name)
             reason = "answered 429: it is left alone for a while"
             yield _registry(name, "resting", failures, reason=reason, again_in_s=rest.remaining_s)
-    asked = upstream.meter.received_bytes
-    for name in (*asked, *failures, *client_registries(core.settings.registries)):
+    asked = {_familiar(name) for name in list(upstream.meter.received_bytes)}
+    for name in (*sorted(asked), *failures, *client_registries(core.settings.registries)):
         if name not in told:
             told.add(name)
             yield _registry(name, "answers" if name in asked else "unknown", failures)
+
+
+def _familiar(registry: str) -> str:
+    """Return Docker Hub's name as it is in those of images."""
+    return HUB if registry == HUB_API else registry
 
 
 def _registry(name: str, state: str, failures: dict[str, int], **more: object) -> Json:
@@ -137,15 +143,17 @@ def _quotas(core: Core, statistics: Statistics, *, names: bool) -> Iterator[Json
     known = [each for each in core.upstream.quotas.quotas() if not each.quota.has_passed(statistics.now_s)]
     for each in sorted(known, key=lambda each: each.quota.remaining / (each.quota.limit or 1)):
         quota = each.quota
+        outlook, runs_out_at_s = quota_forecast(statistics.quota_seen(each.registry, each.caller), quota.passes_at_s)
         yield {
-            "registry": each.registry.partition("://")[2],
+            "registry": _familiar(each.registry.partition("://")[2]),
             "account": each.caller if names else None,
             "remaining": quota.remaining,
             "limit": quota.limit,
             "window_s": quota.window_s,
             "seen_at_s": quota.seen_at_s,
             "is_low": quota.is_low,
-            "runs_out_at_s": runs_out_at_s(statistics.quota_seen(each.registry, each.caller), quota.passes_at_s),
+            "outlook": outlook,
+            "runs_out_at_s": runs_out_at_s,
         }
 
 
@@ -185,7 +193,7 @@ def _disk(core: Core, statistics: Statistics, disk: DiskState) -> Json:
 
 def _trouble(trouble: Trouble, *, names: bool) -> Json:
     return {
-        "registry": trouble.registry,
+        "registry": _familiar(trouble.registry),
         "image": trouble.image if names else None,
         "status": trouble.status,
         "words": trouble.words,
