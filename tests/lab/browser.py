@@ -103,7 +103,8 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """Return what the page's scripts and the browser's rules complained about since the last look."""
-        return [entry["message"] for entry in self._driver.get_log("browser") if entry["level"] == "SEVERE"]
+        log = self._driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return [entry["message"] for entry in log if entry["level"] == "SEVERE"]
 
     def save_screenshot(self, file: Path) -> None:
         """Save what is seen as a PNG."""
