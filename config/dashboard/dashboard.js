@@ -102,8 +102,8 @@ function showRegistries(told) {
   const asked = told.registries.filter((each) => each.state !== "unknown");
   const others = told.registries.filter((each) => each.state === "unknown").map((each) => each.name);
   put("registries", told.registries, () => [
-    asked.length === 0 ? null : table("Registries",
-      [["Registry"], ["State"], ["Failures since the start", "number"]],
+    asked.length === 0 ? null : table("Registries, and how often each has failed since the start",
+      [["Registry"], ["State"], ["Failures", "number"]],
       asked.map((each) => {
         const [kind, text] = STATES[each.state](each);
         return [make("span", { class: "name" }, each.name), make("span", { class: kind }, text), each.failures.toLocaleString("en")];

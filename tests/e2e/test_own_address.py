@@ -38,7 +38,7 @@ class TestPages:
         assert (answer.status, answer.body, answer.header("Content-Length")) == (200, b"", str(len(GREETING)))
 
     def test_a_browser_gets_a_page(self, proxy: Proxy) -> None:
-        """But at `/`, which is the dashboard, HTML tells a person how to use the proxy by the address that the browser used."""
+        """Except at `/`, the dashboard, it says how to use the proxy, by the address that the browser used."""
         answer = proxy.request("GET", "/how-to", BROWSER)
         assert (answer.status, answer.header("Content-Type")) == (200, "text/html; charset=utf-8")
         page = answer.body.decode()
