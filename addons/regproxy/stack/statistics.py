@@ -7,6 +7,7 @@ counts by itself is taken over when somebody looks, and every second. The days a
 
 import asyncio
 import logging
+import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -86,6 +87,7 @@ class Statistics:
         self._troubles: OrderedDict[tuple[str, str, int | None, str], Trouble] = OrderedDict()
         self._quotas: OrderedDict[tuple[str, str], deque[Left]] = OrderedDict()
         self._fetched_bytes = 0
+        self._writing = threading.Lock()
         self._written = ""
         self._said = ""
 
@@ -245,16 +247,18 @@ class Statistics:
         self._write(self.history.to_json())
 
     def _write(self, text: str) -> None:
-        if text == self._written:
-            return
-        try:
-            write_history(self._core.settings.cache_directory, text)
-        except StoreError as error:
-            if str(error) != self._said:
-                logger.warning("%s", error)
-                self._said = str(error)
-        else:
-            self._written, self._said = text, ""
+        # The end may come while a thread writes: the last word must be the last file.
+        with self._writing:
+            if text == self._written:
+                return
+            try:
+                write_history(self._core.settings.cache_directory, text)
+            except StoreError as error:
+                if str(error) != self._said:
+                    logger.warning("%s", error)
+                    self._said = str(error)
+            else:
+                self._written, self._said = text, ""
 
 
 def _image(exchange: Exchange) -> str:

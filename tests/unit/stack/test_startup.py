@@ -32,6 +32,7 @@ ORDER = [
     "registry-interception",
     "registry-mirror-door",
     "registry-metrics-page",
+    "registry-dashboard",
     "registry-setup-responder",
     "registry-push-bypass",
     "registry-auth-injector",
