@@ -1,6 +1,6 @@
 # Every target sets up what it needs; nothing has to be installed before.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-clients test-container test-setup golden bench check lint format lock clean
+.PHONY: help serve test test-clients test-container test-setup golden screenshot bench check lint format lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -52,6 +52,11 @@ golden: ## Renew the texts of tests/golden after a wanted change; look at the di
 	@scripts/bootstrap dev
 	@RENEW_GOLDEN=1 $(BIN)/python -m pytest -q tests/unit/stack/test_setup_clients.py
 	@git --no-pager diff --stat tests/golden
+
+screenshot: ## Renew the picture of the dashboard in docs/images
+	@scripts/bootstrap dev
+	@scripts/test-packages
+	@RENEW_SCREENSHOT=1 $(BIN)/python -m pytest -q -m slow tests/e2e/test_dashboard.py
 
 bench: ## Compare with nginx, docker-registry, Squid and mitmdump; ARGS="--quick" for a look
 	@scripts/bootstrap dev

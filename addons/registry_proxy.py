@@ -25,7 +25,7 @@ What happens to one pull, from `CONNECT` to the last byte:
     bytes.
 9. Lists and other small reads are asked for by `passed_reads`. What nobody answered goes to the registry through
     mitmproxy and streams back, unless the registry is known to be down (`passed_on`); `upstream_route` chooses its way.
-10. `access_log` writes one line, and `metrics` counts it.
+10. `access_log` writes one line; `metrics` counts it, and `statistics`, for the `dashboard`.
 
 A connection begins at the `front_door` (`warm_connection`), which does all this by itself as long as what is asked for
 is at hand (`warm_reads`). With the first request that is not, the connection goes over to mitmproxy and its hooks.
@@ -45,6 +45,7 @@ from regproxy.stack.client_login import ClientLogin
 from regproxy.stack.client_rules import ClientRules
 from regproxy.stack.client_tokens import ClientTokens
 from regproxy.stack.core import Core
+from regproxy.stack.dashboard import Dashboard
 from regproxy.stack.interception import Interception
 from regproxy.stack.manifest_cache import ManifestCache
 from regproxy.stack.metrics import Metrics
@@ -57,6 +58,7 @@ from regproxy.stack.push_bypass import PushBypass
 from regproxy.stack.recent_requests import RecentRequests
 from regproxy.stack.setup_responder import SetupResponder
 from regproxy.stack.startup import Startup
+from regproxy.stack.statistics import Statistics
 from regproxy.stack.token_requests import TokenRequests
 from regproxy.stack.upstream_route import UpstreamRoute
 from regproxy.stack.warm_reads import WarmReads
@@ -71,8 +73,9 @@ _manifests = ManifestCache(_core)
 _blobs = BlobCache(_core)
 _ping = RegistryPing(_core)
 _metrics = Metrics(_core, _certificates)
+_statistics = Statistics(_core)
 _recent = RecentRequests()
-_log = AccessLog(_core, [_metrics.count, _recent.note])
+_log = AccessLog(_core, [_metrics.count, _statistics.count, _recent.note])
 _warm_reads = WarmReads(_core, _interception, _ping, _manifests, _blobs, log=_log, mirror_door=_mirror_door)
 _front_door = FrontDoor()
 
@@ -86,6 +89,7 @@ addons = [
     _mirror_door,
     AdminDoor(_core, _recent),
     MetricsPage(_metrics),
+    Dashboard(_core, _statistics),
     SetupResponder(_core),
     ClientRules(_core),
     PushBypass(_core),

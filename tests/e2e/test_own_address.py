@@ -38,8 +38,8 @@ class TestPages:
         assert (answer.status, answer.body, answer.header("Content-Length")) == (200, b"", str(len(GREETING)))
 
     def test_a_browser_gets_a_page(self, proxy: Proxy) -> None:
-        """HTML tells a person how to use the proxy by the address that the browser used."""
-        answer = proxy.request("GET", "/", BROWSER)
+        """Except at `/`, the dashboard, it says how to use the proxy, by the address that the browser used."""
+        answer = proxy.request("GET", "/how-to", BROWSER)
         assert (answer.status, answer.header("Content-Type")) == (200, "text/html; charset=utf-8")
         page = answer.body.decode()
         assert f"http://{proxy.address}/setup/systemd" in page
@@ -47,7 +47,7 @@ class TestPages:
 
     def test_a_host_field_cannot_write_html(self, proxy: Proxy) -> None:
         """What the client says of itself is shown as text."""
-        answer = proxy.request("GET", "/", {**BROWSER, "X-Forwarded-Host": "a<script>alert(1)</script>"})
+        answer = proxy.request("GET", "/how-to", {**BROWSER, "X-Forwarded-Host": "a<script>alert(1)</script>"})
         assert b"<script" not in answer.body
 
     @pytest.mark.parametrize("path", ["/nothing", "/robots.txt", "/%2e%2e/x", "//", "/_catalog?x=1"])

@@ -1,9 +1,11 @@
 """A headless Chromium for tests of pages that live from scripts."""
 
 from pathlib import Path
+from typing import Any
 
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.expected_conditions import staleness_of
@@ -79,6 +81,30 @@ class Browser:
         self.wait_for_text(selector, text)
         elements = self._driver.find_elements(By.CSS_SELECTOR, selector)
         next(each for each in elements if text in each.text).click()
+
+    def run(self, script: str) -> Any:
+        """Run a script in the page and return what it returns."""
+        return self._driver.execute_script(script)
+
+    def press(self, *keys: str, holding: str | None = None) -> None:
+        """Press keys, one after the other, wherever the focus is; `holding` is held down meanwhile."""
+        actions = ActionChains(self._driver)
+        if holding is not None:
+            actions = actions.key_down(holding)
+        actions = actions.send_keys(*keys)
+        (actions if holding is None else actions.key_up(holding)).perform()
+
+    def show_as(self, *, width: int = 1200, height: int = 2000, dark: bool = False) -> None:
+        """Be a screen of this size in CSS pixels, smaller than a window can be, whose owner likes it dark or light."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+    def complaints(self) -> list[str]:
+        """Return what the page's scripts and the browser's rules complained about since the last look."""
+        log = self._driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return [entry["message"] for entry in log if entry["level"] == "SEVERE"]
 
     def save_screenshot(self, file: Path) -> None:
         """Save what is seen as a PNG."""

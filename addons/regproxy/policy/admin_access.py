@@ -1,4 +1,4 @@
-"""Who may use the admin plane.
+"""Who may use the admin API, and see the names of images, accounts and clients on the dashboard.
 
 With a token: who shows it. Without one: who connects from this machine and is not a web page or a reverse proxy, for
 both would lend the machine's own address to others (CSRF; every client behind the proxy). In both cases the Host field

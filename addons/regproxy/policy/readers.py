@@ -14,10 +14,10 @@ def readers_text(known: Known, logins: int, rules: AccessRules, now_s: float) ->
         case Ground.PUBLIC, _:
             return "everybody: the registry gave it without a login"
         case Ground.SHARED, _:
-            return "everybody who may use the proxy: the registry gave it to the operator's login"
+            return "whoever may use the proxy: the registry gave it to the operator's login"
         case _, Ground.PUBLIC:
             return "whom the registry lets read it, which is asked again; while it is away, everybody"
         case _, Ground.SHARED:
-            return "whom the registry lets read it, which is asked again; while it is away, everybody who may use the proxy"
+            return "whom the registry lets read it, which is asked again; while it is away, whoever may use the proxy"
         case _:
             return f"logins that the registry lets read it; {logins} of them also while it is away"

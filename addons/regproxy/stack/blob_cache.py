@@ -191,6 +191,7 @@ class BlobCache:
                 await arrival.watch(ingest, partial(fill, ingest, request, self._core.upstream, connections))
 
             ingest = self._core.store.join_or_start(blob.digest, fetch)
+            self._core.downloads.joined(blob.digest, exchange, blob.name, _client_ip(flow))
             try:
                 size_bytes = await ingest.size()
             except UpstreamRefused as error:
@@ -223,6 +224,10 @@ class BlobCache:
         flow.response = oci_error(
             503, ErrorCode.UNAVAILABLE, f"{blob.digest} was refused to others who asked first; try again"
         )
+
+
+def _client_ip(flow: http.HTTPFlow) -> str:
+    return flow.client_conn.peername[0] if flow.client_conn.peername else ""
 
 
 def is_far_ahead(range_field: str | None, size_bytes: int, arrived_bytes: int) -> bool:

@@ -81,7 +81,8 @@ class AccessTable:
     def logins(self, repository: Repository, since_s: float) -> int:
         """Return how many logins a registry let read a repository since that Unix time."""
         row = self._one(
-            "SELECT count(*) FROM Proof JOIN Repository ON id = repository WHERE registry = ? AND name = ? AND at_s > ?",
+            "SELECT count(*) FROM Proof JOIN Repository ON id = repository"
+            " WHERE registry = ? AND name = ? AND at_s > ?",
             *_names(repository),
             since_s,
         )

@@ -32,6 +32,7 @@ ORDER = [
     "registry-mirror-door",
     "registry-admin-door",
     "registry-metrics-page",
+    "registry-dashboard",
     "registry-setup-responder",
     "registry-client-rules",
     "registry-push-bypass",
