@@ -13,7 +13,7 @@ from unit.stack.conftest import Configure, make_flow
 
 HTML = {"Accept": "text/html"}
 DOCUMENT = "/_proxy/dashboard.json"
-TOKEN = "the admin token"
+TOKEN = "the-admins-own-token"
 
 
 async def asked(

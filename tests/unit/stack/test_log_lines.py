@@ -69,8 +69,9 @@ def test_a_hit_is_short() -> None:
 
 def test_the_facts_are_those_of_the_json_line() -> None:
     """Both forms come from one place."""
-    assert json.loads(log_line(entry(), 101.0)) == log_facts(entry(), 101.0)
-    assert text_line(entry(), 101.0, colours=False) == access_text(log_facts(entry(), 101.0), colours=False)
+    asked = entry()
+    assert json.loads(log_line(asked, 101.0)) == log_facts(asked, 101.0)
+    assert text_line(asked, 101.0, colours=False) == access_text(log_facts(asked, 101.0), colours=False)
 
 
 def test_colours_are_only_added() -> None:
