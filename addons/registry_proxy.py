@@ -11,8 +11,8 @@ What happens to one pull, from `CONNECT` to the last byte:
 3. A request to the proxy's own address is answered by `admin_door` or `setup_responder`; unless it is one of the
     registry API, from a client that knows the proxy as its mirror. `mirror_door` finds out which registry it means.
     From there on it is as any other.
-4. What the operator does not serve, or not to this client, is refused by `client_rules`. A write is refused or
-    streamed through by `push_bypass`.
+4. What the operator does not serve, or not to this client, is refused by `client_rules`. In a drill (`drilling`) the
+    registry is away for some clients. A write is refused or streamed through by `push_bypass`.
 5. `auth_injector` chooses between the client's own credentials and the operator's (`policy.precedence`). Our own
     requests to registries log in by themselves, with tokens where those are wanted (`origin.logins`). Who the client
     is, by its own login or the login that its token was given to, is known from `client_tokens`. `stale_logins` lets
@@ -46,6 +46,7 @@ from regproxy.stack.client_rules import ClientRules
 from regproxy.stack.client_tokens import ClientTokens
 from regproxy.stack.core import Core
 from regproxy.stack.dashboard import Dashboard
+from regproxy.stack.drilling import Drilling
 from regproxy.stack.interception import Interception
 from regproxy.stack.manifest_cache import ManifestCache
 from regproxy.stack.metrics import Metrics
@@ -54,6 +55,7 @@ from regproxy.stack.mirror_door import MirrorAnswers, MirrorDoor
 from regproxy.stack.passed_on import PassedOn
 from regproxy.stack.passed_reads import PassedReads
 from regproxy.stack.ping import RegistryPing
+from regproxy.stack.pulls import Pulls
 from regproxy.stack.push_bypass import PushBypass
 from regproxy.stack.recent_requests import RecentRequests
 from regproxy.stack.setup_responder import SetupResponder
@@ -75,7 +77,8 @@ _ping = RegistryPing(_core)
 _metrics = Metrics(_core, _certificates)
 _statistics = Statistics(_core)
 _recent = RecentRequests()
-_log = AccessLog(_core, [_metrics.count, _statistics.count, _recent.note])
+_drilling = Drilling(_core)
+_log = AccessLog(_core, [_metrics.count, _statistics.count, _recent.note, Pulls(_core).note, _drilling.count])
 _warm_reads = WarmReads(_core, _interception, _ping, _manifests, _blobs, log=_log, mirror_door=_mirror_door)
 _front_door = FrontDoor()
 
@@ -92,6 +95,7 @@ addons = [
     Dashboard(_core, _statistics),
     SetupResponder(_core),
     ClientRules(_core),
+    _drilling,
     PushBypass(_core),
     AuthInjector(_core),
     ClientTokens(_core),

@@ -146,6 +146,13 @@ function showDisk(told) {
   ]);
 }
 
+function showReadiness(told) {
+  put("readiness", told.readiness, () => told.readiness === null ? quiet("Not looked yet.") : [
+    make("p", {}, `${told.readiness.ready} of ${many(told.readiness.images, "image that is", "images that are")} in use would come from the cache, as of ${moment(told.readiness.at_s)}.`),
+    ...told.readiness.wanting.length === 0 ? [] : [table("Would fail", [["Image"]], told.readiness.wanting.map((each) => [image(each)]))],
+  ]);
+}
+
 function showErrors(told) {
   const reason = (each) => [
     make("div", {}, each.reason ?? each.words),
@@ -169,6 +176,7 @@ function show(told) {
   showImages(told);
   showRegistries(told);
   showDisk(told);
+  showReadiness(told);
   showErrors(told);
   byId("token-section").hidden = !told.token_helps;
 }

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -24,7 +25,7 @@ from rich.progress import (
 )
 
 from regproxy import __version__
-from regproxy.cli import render
+from regproxy.cli import outages, render
 from regproxy.cli.api import Api, ApiError, default_url, find_token
 
 POLL_S = 0.2
@@ -158,19 +159,90 @@ def warm(
     if not wanted:
         raise typer.BadParameter("say what: images, or --file")
     api = _api(context)
-    begun = [api.ask("POST", "/warmings", target=image, platforms=platforms)["images"][0] for image in wanted]
-    with Progress(*_COUNTING, console=Console(stderr=True), transient=True, disable=as_json) as progress:
+    told = _warm(api, dict.fromkeys(wanted, platforms), quiet=as_json)
+    _show({"images": told}, render.warmed, as_json=as_json)
+    if any(each["state"] == "failed" for each in told):
+        raise typer.Exit(1)
+
+
+def _warm(api: Api, wanted: Mapping[str, str | None], *, quiet: bool) -> list[Any]:
+    """Warm images, each with its platforms, and wait for the end."""
+    begun = [
+        api.ask("POST", "/warmings", target=image, platforms=platforms)["images"][0]
+        for image, platforms in wanted.items()
+    ]
+    with Progress(*_COUNTING, console=Console(stderr=True), transient=True, disable=quiet) as progress:
         tasks = {each["image"]: progress.add_task(each["image"], total=None) for each in begun}
         while True:
             told = [each for each in api.ask("GET", "/warmings")["images"] if each["image"] in tasks]
             for each in told:
                 progress.update(tasks[each["image"]], completed=each["stored"], total=each["contents"])
             if all(each["state"] != "running" for each in told):
-                break
+                return told
             time.sleep(POLL_S)
-    _show({"images": told}, render.warmed, as_json=as_json)
-    if any(each["state"] == "failed" for each in told):
+
+
+@app.command()
+def readiness(
+    context: typer.Context,
+    target: AnyTarget = None,
+    window: Annotated[
+        str | None, typer.Option(help="What was pulled within: 7d, 12h. Default: READINESS_WINDOW.")
+    ] = None,
+    fill: Annotated[bool, typer.Option("--fill", help="Pull what is missing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Which images that are in use would come from the cache while their registry is away; 1 if one would not."""
+    api = _api(context)
+    told = api.ask("GET", "/readiness", target=target, window=window)
+    wanting = [each for each in told["images"] if each["state"] == "incomplete"]
+    if fill and wanting:
+        platforms = {each["image"]: ",".join(each["platforms"]) or None for each in wanting}
+        warmed = _warm(api, platforms, quiet=as_json)
+        if not as_json:
+            _console().print(render.warmed({"images": warmed}))
+        told = api.ask("GET", "/readiness", target=target, window=window)
+    _show(told, outages.readiness, as_json=as_json)
+    if told["ready"] < len(told["images"]):
         raise typer.Exit(1)
+
+
+@app.command()
+def drill(
+    context: typer.Context,
+    registry: Annotated[str, typer.Option(help="The registry that is to be away.")],
+    clients: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--client", help="Who takes part: an address or a network. Without it nobody: what would fail is listed."
+        ),
+    ] = None,
+    duration: Annotated[str, typer.Option("--for", help="For how long: 10m, 90s.")] = "10m",
+    as_json: AsJson = False,
+) -> None:
+    """Let a registry be away for chosen clients, until Ctrl-C, and list what they do not get; 1 if anything."""
+    api = _api(context)
+    if not clients:
+        told = api.ask("GET", "/readiness", target=registry)
+        _show(told, outages.readiness, as_json=as_json)
+        raise typer.Exit(int(told["ready"] < len(told["images"])))
+    told = api.ask("POST", "/drills", target=registry, clients=",".join(clients), **{"for": duration})["drills"]
+    name = told[0]["registry"] if len(told) == 1 else next(each["registry"] for each in told if each["under_way"])
+    try:
+        with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
+            while (drilled := _drill_of(api, name))["under_way"]:
+                if not as_json:
+                    live.update(outages.drill(drilled), refresh=True)
+                time.sleep(1.0)
+    except KeyboardInterrupt:
+        api.ask("DELETE", "/drills", target=registry)
+        drilled = _drill_of(api, name)
+    _show(drilled, outages.drill, as_json=as_json)
+    raise typer.Exit(int(drilled["failed"] > 0))
+
+
+def _drill_of(api: Api, registry: str) -> Any:
+    return next(each for each in api.ask("GET", "/drills")["drills"] if each["registry"] == registry)
 
 
 @app.command()

@@ -43,7 +43,7 @@ class AuthorizedUpstream(Upstream):
 
         Raises `UpstreamUnavailable`, also when the registry wants a token and its token server gives no answer.
         """
-        self.refuse_early(request.url)
+        self.refuse_early(request.url, is_drill=request.is_drill)
         async with AsyncExitStack() as stack:
             if request.access is not None:
                 response = await self._logged_in(stack, request, request.access)

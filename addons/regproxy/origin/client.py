@@ -147,7 +147,7 @@ class Upstream:
 
         Raises `UpstreamUnavailable`; a refused redirect is one, for the registry gave no usable answer.
         """
-        self.refuse_early(request.url)
+        self.refuse_early(request.url, is_drill=request.is_drill)
         attempt = (request.trace or Trace()).begin()
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(attempt.end)
@@ -176,15 +176,17 @@ class Upstream:
             headers = headers_for_hop(headers, same_origin=same_origin(url, target))
             url, hops = target, hops + 1
 
-    def refuse_early(self, url: Url) -> None:
+    def refuse_early(self, url: Url, *, is_drill: bool = False) -> None:
         """Raise `UpstreamUnavailable` for what is not asked: before logging in, that is, and before a redirect."""
+        if is_drill:
+            raise UpstreamUnavailable(f"{url.origin} is away, in a drill", ConnectionFailed(), passing=False)
         if self._options.offline:
             raise UpstreamUnavailable(f"{url.origin} is not asked: OFFLINE is set", NotAsked(), passing=False)
         self.circuits.refuse_early(url.origin, patience.get().need)
 
-    def admit_other(self, url: Url) -> Admission:
+    def admit_other(self, url: Url, *, is_drill: bool = False) -> Admission:
         """Let a request out that another client than this one sends. Raises `UpstreamUnavailable`."""
-        self.refuse_early(url)
+        self.refuse_early(url, is_drill=is_drill)
         return self.circuits.admit_other(url.origin)
 
     async def ask(self, request: UpstreamRequest, body_limit_bytes: int) -> Answer:

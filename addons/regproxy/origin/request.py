@@ -35,6 +35,9 @@ class UpstreamRequest:
     dispensable: bool = False
     """Whether a stored answer can stand in: then it is not asked while a quota is low (`policy.quota`)."""
 
+    is_drill: bool = False
+    """Whether it is for a client to whom the registry is to be away: then it is not asked (`policy.drills`)."""
+
     def __repr__(self) -> str:
         """Leave the headers out: they may hold a credential."""
         return f"UpstreamRequest({self.method} {self.url!r})"

@@ -112,6 +112,7 @@ class _Reader:
             access_grace_s=self._time_s("ACCESS_GRACE"),
             allow_clients=self._list("ALLOW_CLIENTS", parse_network, self.errors),
             image_rules=self._image_rules(),
+            readiness_window_s=self._time_s("READINESS_WINDOW"),
             admin_token=self._value("ADMIN_TOKEN", grammar.parse_token, unquote=False),
             admin_hosts=frozenset(self._list("ADMIN_HOSTS", normalise_host, self.errors)),
             send_timeout_s=self._time_s("SEND_TIMEOUT"),

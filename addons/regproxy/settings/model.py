@@ -134,6 +134,8 @@ class Settings:
     """Who may use the proxy; empty means everybody."""
     image_rules: tuple[ImageRule, ...]
     """Which images are served; the first that fits decides."""
+    readiness_window_s: float
+    """Images that were pulled within it are those in use."""
     admin_token: str = field(repr=False)
     """What opens the admin API; empty: whoever is on this machine."""
     admin_hosts: frozenset[str]

@@ -233,6 +233,11 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         "`allow docker.io/library/*`, `allow quay.io/secret/* from 10.1.0.0/16`, `deny *`; parted by `;` or line ends",
     ),
     Setting(
+        variable="READINESS_WINDOW",
+        default="30d",
+        meaning="Images that were pulled within it are looked after: would they come from the cache in an outage?",
+    ),
+    Setting(
         variable="ADMIN_TOKEN",
         secret=True,
         default_note="only from this machine",

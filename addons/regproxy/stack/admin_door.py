@@ -15,6 +15,7 @@ from regproxy.policy.admin_access import refusal
 from regproxy.stack.admin.openapi import openapi
 from regproxy.stack.admin.pinning import keep_renewing
 from regproxy.stack.admin.queries import Json, RequestError
+from regproxy.stack.admin.readiness import keep_looking
 from regproxy.stack.admin.routes import Api
 from regproxy.stack.answers import answer
 from regproxy.stack.core import Core
@@ -38,9 +39,10 @@ class AdminDoor:
         self._document = openapi(self._api.routes, PREFIX)
 
     def running(self) -> None:
-        """Keep the pins up to date."""
+        """Keep the pins up to date, and look how an outage would be."""
         if self._core.ready:
             asyncio_utils.create_task(keep_renewing(self._core), name="renew pins", keep_ref=True)
+            asyncio_utils.create_task(keep_looking(self._core), name="outage readiness", keep_ref=True)
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Answer at once: nothing here needs a request's body."""

@@ -136,6 +136,10 @@ class BlobCache:
         if flow.request.method == "GET":
             await self._download(flow, exchange, blob)
 
+    def _answer_away(self, flow: http.HTTPFlow, exchange: Exchange, reason: str) -> None:
+        exchange.error = reason
+        flow.response = unavailable(502, reason)
+
     def _is_absent(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> bool:
         """Answer for a registry that said 404 a moment ago, unless the client wants to hear it from itself."""
         absent = self._absent(exchange, blob)
@@ -181,6 +185,10 @@ class BlobCache:
         request = content_request("GET", flow, exchange, blob)
         writes = self._core.not_found.writes
         reader = Reader.of(exchange, blob.name)
+        if request.is_drill:
+            # Before a download is joined, which others began, or begun, which others would join.
+            self._answer_away(flow, exchange, f"{exchange.registry} is away, in a drill")
+            return
         for _ in range(OTHERS_REFUSALS):
             ours = False
 

@@ -1,6 +1,7 @@
 """What the addons of the stack share: settings, store, upstream client, authority."""
 
 import logging
+import time
 
 from regproxy.engine.authority import Authority
 from regproxy.engine.nameservers import lookup_at
@@ -8,7 +9,9 @@ from regproxy.origin.authorized import AuthorizedUpstream
 from regproxy.origin.credential_source import CredentialSource
 from regproxy.origin.resolver import Lookup, system_lookup
 from regproxy.policy.access import AccessRules
+from regproxy.policy.drills import Drills
 from regproxy.policy.identities import IdentityKey
+from regproxy.policy.readiness import Summary
 from regproxy.settings import Settings
 from regproxy.stack.accepted_logins import AcceptedLogins
 from regproxy.stack.access import AccessControl
@@ -45,6 +48,10 @@ class Core:
         """What registries did not have a moment ago."""
         self.downloads = Downloads()
         """Which downloads run, and who waits for them."""
+        self.readiness: Summary | None = None
+        """How the images that are in use would do in an outage, as of the last look."""
+        self.drills = Drills(time.time)
+        """For which clients registries are said to be away."""
         self.lookup: Lookup = system_lookup
         """How the names of upstreams become addresses."""
 

@@ -13,6 +13,7 @@ from regproxy.policy.breaker import Circuit, Closed, HalfOpen, Open
 from regproxy.policy.client_setup import HUB, HUB_API, client_registries
 from regproxy.policy.day_counts import DAY_S, DayCounts
 from regproxy.policy.forecast import eviction_horizon, fill_bytes_per_s, quota_forecast
+from regproxy.policy.readiness import Summary
 from regproxy.stack.busiest import Reads
 from regproxy.stack.core import Core
 from regproxy.stack.downloads import Download
@@ -56,7 +57,20 @@ def document(core: Core, statistics: Statistics, disk: DiskState | None, *, name
         "registries": list(_registries(core))[:MOST_REGISTRIES_SHOWN],
         "quotas": list(_quotas(core, statistics, names=names))[:MOST_QUOTAS_SHOWN],
         "disk": None if disk is None else _disk(core, statistics, disk),
+        "readiness": None if core.readiness is None else _readiness(core.readiness, names=names),
         "errors": [_trouble(trouble, names=names) for trouble in statistics.troubles()],
+    }
+
+
+def _readiness(summary: Summary, *, names: bool) -> Json:
+    return {
+        "at_s": summary.at_s,
+        "images": summary.images,
+        "ready": summary.images - len(summary.wanting),
+        "wanting": [
+            {"registry": _familiar(registry), "image": image if names else None}
+            for registry, image in summary.wanting[:MOST_IMAGES_SHOWN]
+        ],
     }
 
 

@@ -12,6 +12,7 @@ from regproxy.oci.endpoint import Endpoint
 from regproxy.oci.names import Registry
 from regproxy.origin.trace import Trace
 from regproxy.policy.credentials import Credential
+from regproxy.policy.drills import Drill
 from regproxy.policy.identities import NOBODY, Identity
 from regproxy.policy.openers import OpenedBy
 from regproxy.policy.tiers import RequestClass
@@ -69,6 +70,8 @@ class Exchange:
     """What was asked of the registry for this request, by our own client; None when nothing was."""
     answered_at_s: float | None = None
     """When the answer's head went out, Unix time."""
+    drill: Drill | None = None
+    """By which the registry is away for this client."""
     namespace: str | None = None
     """What a client of the mirror door calls the registry; None when the request came by the proxy door."""
     request_id: str = field(default_factory=lambda: f"{_RUN}-{next(_numbers):x}")

@@ -43,7 +43,9 @@ class PassedOn:
         if exchange is None:
             return
         try:
-            self._admitted[flow] = self._core.upstream.admit_other(url(exchange, flow.request.path))
+            self._admitted[flow] = self._core.upstream.admit_other(
+                url(exchange, flow.request.path), is_drill=exchange.drill is not None
+            )
         except UpstreamUnavailable as error:
             exchange.error = str(error)
             flow.request.stream = False  # mitmproxy cannot stream what is answered here

@@ -55,6 +55,9 @@ class StoreMetrics:
         self._changes = families.counter(
             "tag_changes", "Tags that moved, vanished or came back at their registry", "registry", "change"
         )
+        self._readiness = families.gauge(
+            "outage_readiness_images", "Images in use, by how they would do in an outage", "mostrecent", "state"
+        )
         # A counter that begins with its first event shows Prometheus no increase.
         for outcome in Outcome:
             self._ingests.labels(outcome.value)
@@ -79,6 +82,9 @@ class StoreMetrics:
         self._bytes.labels("index").set(usage.index_bytes)
         self._cap.set(self._core.settings.cache_max_size_bytes)
         self._entries.set(usage.entries)
+        if self._core.readiness is not None:
+            for state, count in self._core.readiness.counts.items():
+                self._readiness.labels(state.value).set(count)
 
     async def look(self) -> None:
         """Ask the index what is in no memory."""

@@ -49,7 +49,8 @@ class TokenRequests:
         exchange = unanswered(flow)
         if exchange is None or flow.request.method != "POST" or not isinstance(exchange.endpoint, Other):
             return
-        question = UpstreamRequest("GET", url(exchange, flow.request.path), (), follow_redirects=False)
+        target, is_drill = url(exchange, flow.request.path), exchange.drill is not None
+        question = UpstreamRequest("GET", target, (), follow_redirects=False, is_drill=is_drill)
         try:
             async with within(REVALIDATION_LIMIT_S, Need.OPTIONAL):
                 await self._core.upstream.ask(question, TOKEN_ANSWER_LIMIT_BYTES)
@@ -139,4 +140,5 @@ def _request(flow: http.HTTPFlow, exchange: Exchange) -> UpstreamRequest:
         opened_by=opened_by(exchange),
         follow_redirects=False,
         owner=exchange.credential,
+        is_drill=exchange.drill is not None,
     )

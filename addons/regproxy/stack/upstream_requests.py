@@ -32,6 +32,7 @@ def read_request(method: str, flow: http.HTTPFlow, exchange: Exchange, name: str
         fallback=access if exchange.client_has_credentials and exchange.may_fall_back else None,
         opened_by=opened_by(exchange),
         is_anonymous=exchange.client_has_credentials and exchange.client.is_nobody,
+        is_drill=exchange.drill is not None,
     )
 
 
@@ -48,6 +49,7 @@ def ping_request(flow: http.HTTPFlow, exchange: Exchange, *, takes_tokens: bool)
         trace_of(exchange),
         access=None if exchange.client_has_credentials else Access(None, takes_tokens),
         opened_by=opened_by(exchange),
+        is_drill=exchange.drill is not None,
     )
 
 

@@ -27,6 +27,7 @@ from regproxy.store.ingest import Ingest
 from regproxy.store.inventory import Inventory
 from regproxy.store.layout import Layout
 from regproxy.store.ledger import Ledger
+from regproxy.store.pulls import pull_key
 from regproxy.store.records import TagKey, TagRecord, content_key, read_tag_record
 from regproxy.store.recovery import Doubts, Reconciled, beat, beat_no_more, find_doubts, reconcile
 from regproxy.store.stored_content import StoredContent
@@ -252,6 +253,10 @@ class Store:
         await self._open_ledger().forget_tag(registry, name, tag)
         self._hot.drop_tag(registry, name, tag)  # a reader may have brought it back meanwhile
 
+    def note_pull(self, registry: str, name: str, reference: str) -> None:
+        """Note that a client got a manifest by this tag or digest; cheap."""
+        self._open_ledger().pulls.note(pull_key(registry, name, reference), self._clock())
+
     async def note_tag_change(self, event: TagEvent, known_at_s: float) -> bool:
         """Add what became of a tag to its history and to `activity`, unless it is there; returns whether it was news.
 
@@ -274,10 +279,6 @@ class Store:
     def usage(self) -> Usage:
         """What the store takes, as of the last change."""
         return self._open_ledger().usage
-
-    def used_bytes(self) -> int:
-        """Return the bytes that are held against the cap, as of the last change."""
-        return self.usage.used_bytes
 
     @property
     def activity(self) -> Activity:

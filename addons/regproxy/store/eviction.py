@@ -61,6 +61,8 @@ class Room:
         self._set_aside_bytes = 0
         self._spared = Spared()
         self.activity = Activity()
+        self.pulls = Accesses()
+        """Rows of `store.pulls`, which are made by what is noted of them."""
 
     def read_pins(self) -> None:
         """Take over the pins of the index: what they name is not evicted from now on."""
@@ -112,6 +114,8 @@ class Room:
         accesses = self._accesses.take()
         if accesses:
             self._index.touch_accesses(accesses)
+        for key, at_s in self.pulls.take().items():
+            self._index.put_text(key, f"{at_s:.0f}", at_s)
 
     def make(self, incoming_bytes: int) -> None:
         """Evict until so many more bytes fit. StoreFull, with nothing evicted, when all of it would not do."""

@@ -20,6 +20,7 @@ from regproxy.store.index import Index
 from regproxy.store.layout import Layout
 from regproxy.store.ledger import Ledger
 from regproxy.store.pins import PIN_PREFIX, Pin, read_pins
+from regproxy.store.pulls import PULL_PREFIX, Pulled
 from regproxy.store.records import TAG_PREFIX, TagRecord, digest_of_key, read_tag_record, tag_key_prefix
 from regproxy.store.recovery import Doubts, is_true_to_name
 from regproxy.store.sources import SOURCE_PREFIX, Source
@@ -89,6 +90,17 @@ class Inventory:
             except ValueError as error:
                 _logger.warning("ignoring the row %s: %s", key[:300], error)
         return found
+
+    async def pulls(self) -> list[Pulled]:
+        """Return by which names clients pulled."""
+        await self._ledger.alter("write the access times", lambda _, room: room.flush())
+        texts = await self._ledger.inspect("list the pulls", lambda index: index.texts(PULL_PREFIX))
+        return [Pulled.read(key, text) for key, text in texts.items()]
+
+    async def forget_pulls(self, pulls: Iterable[Pulled]) -> None:
+        """Forget that something was pulled."""
+        keys = [pulled.key for pulled in pulls]
+        await self._ledger.alter("forget pulls", lambda index, _: index.discard(keys))
 
     async def note_source(self, source: Source) -> None:
         """Remember where a manifest came from."""

@@ -48,7 +48,7 @@ class Ledger:
         try:
             self._index = self._thread.submit(self._step, "open the cache index", self._open_index).result()
             self._room = Room(layout, self._index, self.accesses, cap_bytes, min_free_bytes)
-            self.activity = self._room.activity
+            self.activity, self.pulls = self._room.activity, self._room.pulls
             self._thread.submit(self._step, "read the pins", self._room.read_pins).result()
             self._thread.submit(self._step, "look for unfinished content", self._collect, oldest_s).result()
         except BaseException:

@@ -260,7 +260,7 @@ async def test_nothing_that_is_stored_goes_for_it(
 
     assert served(store, own) == own
     assert [served(store, body) is not None for body in old] == [True, True] + [False] * (len(old) - 2)
-    assert store.used_bytes() <= 2_000_000
+    assert store.usage.used_bytes <= 2_000_000
     assert "old cache: stopped, the cache or the disk is full" in caplog.messages
     assert f"{len(old) - 2} found no room" in caplog.messages[-1]
     assert scratch_files(store) == []
@@ -430,16 +430,16 @@ async def test_a_cancelled_adoption_leaves_no_room_set_aside(open_store: OpenSto
     huge = old_blob(cache, b"huge")
     os.truncate(huge, 64 << 30)
     store = open_store(cap_bytes=1 << 40)
-    before_bytes = store.used_bytes()
+    before_bytes = store.usage.used_bytes
     adopting = asyncio.ensure_future(adopt(store, OldCache.MOVE))
     await until_copying(cache)
-    assert store.used_bytes() > before_bytes
+    assert store.usage.used_bytes > before_bytes
 
     adopting.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await adopting
 
-    assert store.used_bytes() == before_bytes
+    assert store.usage.used_bytes == before_bytes
 
 
 async def test_a_pull_at_the_same_time_is_neither_held_up_nor_undone(

@@ -228,7 +228,7 @@ async def test_a_closed_store_says_so(open_store: OpenStore) -> None:
     with pytest.raises(StoreError, match="is not open"):
         store.open_content(DIGEST)
     with pytest.raises(StoreError, match="is not open"):
-        store.used_bytes()
+        _ = store.usage
 
 
 async def test_an_idle_partial_file_goes_before_content_when_room_is_needed(

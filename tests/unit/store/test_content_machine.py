@@ -131,7 +131,7 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def the_cap_holds_on_paper_and_on_disk(self) -> None:
         """Find the counted bytes below the cap, and `du` below the cap and the documented slack."""
-        assert self.store.used_bytes() <= CAP_BYTES
+        assert self.store.usage.used_bytes <= CAP_BYTES
         assert self._on_disk_bytes() <= CAP_BYTES + OUTSIDE_THE_CAP_BYTES
         files_bytes = self._on_disk_bytes("content") + self._on_disk_bytes("partial")
         usage = self.store.usage

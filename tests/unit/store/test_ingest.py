@@ -231,7 +231,7 @@ async def test_no_room_is_said_before_the_first_byte(open_store: OpenStore, hold
     with pytest.raises(StoreFull):
         await size
     assert _partial_files(tmp_path) == []
-    assert store.used_bytes() < 200 * 1024
+    assert store.usage.used_bytes < 200 * 1024
 
 
 async def test_a_download_that_breaks_is_resumed_where_it_stopped(

@@ -58,6 +58,12 @@ async def purge(store: Store, stock: Stock, plan: PurgePlan) -> None:
         for source in stock.sources
         if source.digest in plan.contents or (source.registry, source.name, source.digest) in gone
     )
+    names = {(image.registry, image.name, image.tag or str(image.digest)) for image in plan.images}
+    await inventory.forget_pulls(
+        pulled
+        for pulled in await inventory.pulls()
+        if (pulled.registry, pulled.name, pulled.reference) in names or pulled.digest in plan.contents
+    )
     await inventory.remove(plan.contents)
 
 

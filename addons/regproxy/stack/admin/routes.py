@@ -2,10 +2,12 @@
 
 import time
 
+from regproxy.stack.admin.drills import DRILLS, begin_drill, end_drill, list_drills
 from regproxy.stack.admin.images import IMAGES, list_images, take_stock
 from regproxy.stack.admin.pinning import PIN, PINS, list_pins, pin, unpin
 from regproxy.stack.admin.purging import PURGED, described_purge, plan_purge, purge
 from regproxy.stack.admin.queries import COUNT, Json, Parameter, Query, RequestError, Route, Schema, array, record
+from regproxy.stack.admin.readiness import READINESS, describe_readiness
 from regproxy.stack.admin.status import STATUS, Status
 from regproxy.stack.admin.verifying import VERIFICATION, Verification
 from regproxy.stack.admin.warming import WARMINGS, Warmings
@@ -96,6 +98,26 @@ class Api:
             ),
             Route(
                 method="GET",
+                path="/readiness",
+                name="readiness",
+                summary="Which images that are in use would fail while their registry is away",
+                handler=self._get_readiness,
+                answer=READINESS,
+                parameters=(
+                    _TARGET,
+                    Parameter("window", "duration", "what was pulled within; READINESS_WINDOW without it"),
+                ),
+            ),
+            Route(
+                method="GET",
+                path="/drills",
+                name="listDrills",
+                summary="What came of drills",
+                handler=self._get_drills,
+                answer=DRILLS,
+            ),
+            Route(
+                method="GET",
                 path="/verification",
                 name="verification",
                 summary="How far the last verification is",
@@ -151,6 +173,28 @@ class Api:
             ),
             Route(
                 method="POST",
+                path="/drills",
+                name="drill",
+                summary="Let a registry be away for some clients, and note what they do not get",
+                handler=self._post_drills,
+                answer=DRILLS,
+                parameters=(
+                    Parameter("target", "target", "a registry", required=True),
+                    Parameter("clients", "text", "addresses and networks, parted by commas", required=True),
+                    Parameter("for", "duration", "for how long", required=True),
+                ),
+            ),
+            Route(
+                method="DELETE",
+                path="/drills",
+                name="endDrill",
+                summary="Let a registry be there again; what came of the drill stays",
+                handler=self._delete_drills,
+                answer=DRILLS,
+                parameters=(Parameter("target", "target", "a registry", required=True),),
+            ),
+            Route(
+                method="POST",
                 path="/verification",
                 name="verify",
                 summary="Hash all that is stored anew; what is wrong is removed",
@@ -180,6 +224,26 @@ class Api:
 
     async def _get_pins(self, _: Query) -> Json:
         return await list_pins(self._store)
+
+    async def _get_readiness(self, query: Query) -> Json:
+        window_s = query.duration_s("window")
+        default_s = self._core.settings.readiness_window_s
+        return await describe_readiness(
+            self._store, default_s if window_s is None else window_s, query.target("target")
+        )
+
+    async def _get_drills(self, _: Query) -> Json:
+        return list_drills(self._core)
+
+    async def _post_drills(self, query: Query) -> Json:
+        target = query.target("target")
+        assert target is not None
+        return begin_drill(self._core, target, query.text("clients"), query.duration_s("for") or 0.0)
+
+    async def _delete_drills(self, query: Query) -> Json:
+        target = query.target("target")
+        assert target is not None
+        return end_drill(self._core, target)
 
     async def _get_verification(self, _: Query) -> Json:
         return self._verification.described()

@@ -1,0 +1,83 @@
+"""Drills: what clients would get if a registry were away, tried on those that are chosen."""
+
+import time
+from dataclasses import replace
+
+from regproxy.oci.names import HTTPS_PORT, Registry
+from regproxy.policy.drills import LONGEST_DRILL_S, Drill
+from regproxy.policy.image_rules import parse_network
+from regproxy.policy.mirror import HUB, HUB_NAMES
+from regproxy.policy.redirects import Url
+from regproxy.policy.targets import Target
+from regproxy.stack.admin.queries import COUNT, FLAG, NUMBER, TEXT, Json, RequestError, Schema, array, nullable, record
+from regproxy.stack.core import Core
+
+DRILL: Schema = record(
+    registry=TEXT,
+    clients=array(TEXT),
+    under_way=FLAG,
+    remaining_s=NUMBER,
+    served=COUNT,
+    failed=COUNT,
+    failures=array(record(what=TEXT, client_ip=TEXT, status=nullable(COUNT), times=COUNT)),
+)
+
+DRILLS: Schema = record(drills=array(DRILL))
+
+SHORTEST_DRILL_S = 1.0
+
+
+def begin_drill(core: Core, target: Target, clients: str, for_s: float) -> Json:
+    """Begin one. Raises RequestError."""
+    if target.registry is None or target.name is not None:
+        raise RequestError(400, "a drill is for a registry: docker.io, quay.io")
+    if not SHORTEST_DRILL_S <= for_s <= LONGEST_DRILL_S:
+        raise RequestError(400, f"for={for_s:g} s: a drill takes from one second to {LONGEST_DRILL_S / 3600:g} hours")
+    try:
+        networks = tuple(parse_network(text) for text in clients.replace(",", " ").split())
+    except ValueError as error:
+        raise RequestError(400, f"clients: {error}") from None
+    if not networks:
+        raise RequestError(400, "clients: say for whom: addresses or networks such as 10.1.0.0/16")
+    registry = Registry.parse(target.registry)
+    core.drills.begin(Drill(registry, _hosts(core, registry), networks, time.time() + for_s))
+    return list_drills(core)
+
+
+def end_drill(core: Core, target: Target) -> Json:
+    """End one. Raises RequestError."""
+    if target.registry is None or core.drills.end(Registry.parse(target.registry)) is None:
+        raise RequestError(404, f"there is no drill of {target.registry}")
+    return list_drills(core)
+
+
+def list_drills(core: Core) -> Json:
+    """Describe all of them, the last one first."""
+    return {"drills": [_described(core, drill) for drill in core.drills.all()]}
+
+
+def _hosts(core: Core, registry: Registry) -> frozenset[Registry]:
+    """Return a registry by all its names, and its token server."""
+    hosts = {registry}
+    if registry.host in HUB_NAMES:
+        hosts |= {replace(HUB, host=name) for name in (*HUB_NAMES, "auth.docker.io")}
+    realm = core.upstream.logins.realm_of(Url("https", registry.host, registry.port or HTTPS_PORT, "/v2/"))
+    if realm is not None:
+        hosts.add(Registry(realm.url.host, realm.url.port))
+    return frozenset(hosts)
+
+
+def _described(core: Core, drill: Drill) -> Json:
+    under_way = core.drills.is_under_way(drill)
+    return {
+        "registry": str(drill.registry),
+        "clients": [*map(str, drill.clients)],
+        "under_way": under_way,
+        "remaining_s": round(max(0.0, drill.until_s - time.time()), 1) if under_way else 0.0,
+        "served": drill.served,
+        "failed": drill.failed,
+        "failures": [
+            {"what": failure.what, "client_ip": failure.client_ip, "status": failure.status, "times": times}
+            for failure, times in reversed(drill.failures.items())
+        ],
+    }
