@@ -96,6 +96,7 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("PRIVATE_IMAGES", lambda s: s.private_images.value, "strict", "Share", "share"),
     ("ACCESS_TTL", lambda s: s.access_ttl_s, 300, "1m", 60),
     ("ACCESS_GRACE", lambda s: s.access_grace_s, 86400, "0", 0),
+    ("READINESS_WINDOW", lambda s: s.readiness_window_s, 2_592_000, "7d", 604_800),
     (
         "ALLOW_CLIENTS",
         lambda s: [str(network) for network in s.allow_clients],
