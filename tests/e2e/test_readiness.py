@@ -73,7 +73,7 @@ class TestDrill:
         lab.push(build_image(), "drill/warm")
         lab.push(build_image(seed="cold"), "drill/cold")
         pull(proxy, "drill/warm")
-        ask(proxy, "POST", "/drills", target=REGISTRY, clients=CLIENT, **{"for": "1h"})
+        ask(proxy, "POST", "/drills", target=REGISTRY, clients=CLIENT, duration="1h")
         mark = lab.noauth.log.mark()
         pull(proxy, "drill/warm")
         client = proxy.client()
@@ -93,7 +93,7 @@ class TestDrill:
     def test_others_notice_nothing(self, lab: Lab, proxy: Proxy, build_image: MakeImage) -> None:
         """A drill for another network."""
         lab.push(build_image(), "drill/others")
-        ask(proxy, "POST", "/drills", target=REGISTRY, clients="192.0.2.0/24", **{"for": "1h"})
+        ask(proxy, "POST", "/drills", target=REGISTRY, clients="192.0.2.0/24", duration="1h")
         pull(proxy, "drill/others")
         (drill,) = ask(proxy, "GET", "/drills")["drills"]
         assert (drill["under_way"], drill["served"], drill["failed"]) == (True, 0, 0)
@@ -111,10 +111,10 @@ class TestDrill:
     @pytest.mark.parametrize(
         ("query", "reason"),
         [
-            ({"target": f"{REGISTRY}/a/b", "clients": CLIENT, "for": "1m"}, "a drill is for a registry"),
-            ({"target": REGISTRY, "clients": "everybody", "for": "1m"}, "neither a network"),
-            ({"target": REGISTRY, "clients": " ", "for": "1m"}, "say for whom"),
-            ({"target": REGISTRY, "clients": CLIENT, "for": "25h"}, "24 hours"),
+            ({"target": f"{REGISTRY}/a/b", "clients": CLIENT, "duration": "1m"}, "a drill is for a registry"),
+            ({"target": REGISTRY, "clients": "everybody", "duration": "1m"}, "neither a network"),
+            ({"target": REGISTRY, "clients": " ", "duration": "1m"}, "say for whom"),
+            ({"target": REGISTRY, "clients": CLIENT, "duration": "25h"}, "24 hours"),
         ],
     )
     def test_what_cannot_be_is_told(self, proxy: Proxy, query: dict[str, str], reason: str) -> None:

@@ -226,7 +226,7 @@ def drill(
         told = api.ask("GET", "/readiness", target=registry)
         _show(told, outages.readiness, as_json=as_json)
         raise typer.Exit(int(told["ready"] < len(told["images"])))
-    told = api.ask("POST", "/drills", target=registry, clients=",".join(clients), **{"for": duration})["drills"]
+    told = api.ask("POST", "/drills", target=registry, clients=",".join(clients), duration=duration)["drills"]
     name = told[0]["registry"] if len(told) == 1 else next(each["registry"] for each in told if each["under_way"])
     try:
         with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:

@@ -32,7 +32,9 @@ def begin_drill(core: Core, target: Target, clients: str, for_s: float) -> Json:
     if target.registry is None or target.name is not None:
         raise RequestError(400, "a drill is for a registry: docker.io, quay.io")
     if not SHORTEST_DRILL_S <= for_s <= LONGEST_DRILL_S:
-        raise RequestError(400, f"for={for_s:g} s: a drill takes from one second to {LONGEST_DRILL_S / 3600:g} hours")
+        raise RequestError(
+            400, f"duration={for_s:g} s: a drill takes from one second to {LONGEST_DRILL_S / 3600:g} hours"
+        )
     try:
         networks = tuple(parse_network(text) for text in clients.replace(",", " ").split())
     except ValueError as error:

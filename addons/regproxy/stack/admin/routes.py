@@ -181,7 +181,7 @@ class Api:
                 parameters=(
                     Parameter("target", "target", "a registry", required=True),
                     Parameter("clients", "text", "addresses and networks, parted by commas", required=True),
-                    Parameter("for", "duration", "for how long", required=True),
+                    Parameter("duration", "duration", "for how long", required=True),
                 ),
             ),
             Route(
@@ -238,7 +238,7 @@ class Api:
     async def _post_drills(self, query: Query) -> Json:
         target = query.target("target")
         assert target is not None
-        return begin_drill(self._core, target, query.text("clients"), query.duration_s("for") or 0.0)
+        return begin_drill(self._core, target, query.text("clients"), query.duration_s("duration") or 0.0)
 
     async def _delete_drills(self, query: Query) -> Json:
         target = query.target("target")
