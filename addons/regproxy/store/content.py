@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Never, Self
 
 from regproxy.oci.digest import Digest
+from regproxy.store.clock_jumps import ClockJumps
 from regproxy.store.errors import StoreError, translated
 from regproxy.store.eviction import Usage
 from regproxy.store.flights import Fetch, Flights
@@ -28,6 +29,7 @@ from regproxy.store.layout import Layout
 from regproxy.store.ledger import Ledger
 from regproxy.store.records import TagKey, TagRecord, content_key
 from regproxy.store.recovery import Doubts, Reconciled, beat, beat_no_more, find_doubts, reconcile
+from regproxy.store.scrub import Pace, Scrub
 
 _logger = logging.getLogger(__name__)
 
@@ -39,6 +41,9 @@ HOUSEKEEPING_INTERVAL_S = 10.0
 
 PARTIAL_LIFETIME_S = 7 * 24 * 3600.0
 """A download that nobody resumed for a week is not resumed any more."""
+
+
+DEFAULT_PACE = Pace()
 
 
 class StoredContent:
@@ -84,11 +89,12 @@ class Store:
         inactive_s: float,
         min_free_bytes: int = MIN_FREE_BYTES,
         clock: Callable[[], float] = time.time,
+        pace: Pace = DEFAULT_PACE,
     ) -> None:
         self._layout = Layout(directory.absolute())
         self._content_prefix = f"{self._layout.directory}/content/"
         self._cap_bytes, self._min_free_bytes = cap_bytes, min_free_bytes
-        self._inactive_s, self._clock = inactive_s, clock
+        self._inactive_s, self._clock, self._pace = inactive_s, clock, pace
         self._ledger: Ledger | None = None
         self._flights: Flights | None = None
         self._doubts = Doubts()
@@ -130,10 +136,13 @@ class Store:
         self._flights = self._ledger = None
         if flights is None or ledger is None:
             return
-        flights.close()
-        ledger.close()
-        if not self._doubts:
-            beat_no_more(self._layout)
+        try:
+            flights.close()
+            ledger.close()
+            if not self._doubts:
+                beat_no_more(self._layout)
+        except StoreError as error:
+            _logger.warning("the cache could not be closed cleanly, the next start verifies it: %s", error)
 
     @property
     def is_open(self) -> bool:
@@ -206,6 +215,10 @@ class Store:
             return None
         with stored, translated("read", self._layout.content(digest), "check the disk"):
             manifest = StoredManifest(media_type, os.pread(stored.fileno(), stored.size_bytes, 0))
+        if Digest.of(manifest.body, digest.algorithm) != digest:
+            _logger.error("stored manifest %s is broken: removed, the next pull fetches it anew", digest)
+            await self._open_ledger().drop(digest)
+            return None
         self._hot.keep_manifest(digest, manifest)
         return manifest
 
@@ -284,10 +297,13 @@ class Store:
 
     async def tidy(self) -> None:
         """One round of housekeeping."""
+        ledger = self._open_ledger()
+        await ledger.look_after()
+        self._doubts.find(ledger.take_unindexed())
         if self._doubts:
             outcome = await self.reconcile()
             _logger.info(
-                "the cache was not closed cleanly: %d contents are right, %d were removed",
+                "the cache was not closed cleanly or lost its index: %d contents are right, %d were removed",
                 outcome.right,
                 outcome.removed,
             )
@@ -296,16 +312,30 @@ class Store:
 
     async def housekeeping(self, interval_s: float = HOUSEKEEPING_INTERVAL_S) -> None:
         """Keep house until cancelled or closed; an error is said once, not every round."""
+        loop = asyncio.get_running_loop()
+        ledger, flights = self._open_ledger(), self._flights or self._closed()
+        scrub = Scrub(self._layout, ledger, flights.hash_pool, self._clock, self._pace)
+        scrubbing = loop.create_task(scrub.run(), name="verify stored content")
+        jumps = ClockJumps(self._clock, loop.time)
         said = ""
-        while self._ledger is not None:
-            try:
-                await self.tidy()
-                said = ""
-            except StoreError as error:
-                if self._ledger is not None and str(error) != said:
-                    _logger.error("cache housekeeping: %s", error)  # noqa: TRY400 - the message is complete
-                    said = str(error)
-            await asyncio.sleep(interval_s)
+        try:
+            while self._ledger is not None:
+                try:
+                    await self._follow_the_clock(jumps.since_last_look_s())
+                    await self.tidy()
+                    said = ""
+                except StoreError as error:
+                    if self._ledger is not None and str(error) != said:
+                        _logger.error("cache housekeeping: %s", error)  # noqa: TRY400 - the message is complete
+                        said = str(error)
+                await asyncio.sleep(interval_s)
+        finally:
+            scrubbing.cancel()
+
+    async def _follow_the_clock(self, jump_s: float) -> None:
+        if jump_s:
+            _logger.warning("the clock was set by %+.0f s: the cache counts all ages on from what they were", jump_s)
+            await self._open_ledger().shift_times(jump_s)
 
     def _open_ledger(self) -> Ledger:
         return self._ledger or self._closed()

@@ -85,6 +85,10 @@ class Layout:
                 f" ({error.strerror}): mount a writable volume there or change its owner"
             ) from error
 
+    def is_complete(self) -> bool:
+        """Whether everything that `prepare` makes is there."""
+        return all(path.exists() for path in (self.directory / "content", self.directory / "partial", self.database))
+
     def stored(self) -> Iterator[tuple[Digest, os.stat_result]]:
         """Yield what lies in the content directories, with its size and times; strange names are passed over."""
         for algorithm, length in HEX_LENGTHS.items():

@@ -2,7 +2,8 @@
 
 SQLite wants a connection per thread, each closed by its own; and room under the cap is only made correctly one request
 after the other. So there is one thread, it owns the Index and the Room, and the methods of the Ledger are the ways to
-it. All errors are StoreError. A damaged index is moved aside and starts empty; recovery finds the content again.
+it. All errors are StoreError. An index that is damaged or gone, at the start or while the store is open, is replaced
+by an empty one; recovery finds the content again.
 """
 
 import contextlib
@@ -14,14 +15,14 @@ from pathlib import Path
 
 from regproxy.oci.digest import Digest
 from regproxy.store.accesses import Accesses
-from regproxy.store.errors import StoreFull, is_damage, translated
+from regproxy.store.errors import StoreError, StoreFull, is_damage, is_unusable, translated
 from regproxy.store.eviction import Room, Usage
 from regproxy.store.growing import submit
 from regproxy.store.index import MAX_ACCEPT_VARIANTS, Index, open_index
 from regproxy.store.layout import Layout, on_disk_bytes
 from regproxy.store.leftovers import collect_leftovers
 from regproxy.store.partial import PartialFile, write_scratch
-from regproxy.store.records import TagKey, content_key
+from regproxy.store.records import TagKey, content_key, digest_of_key
 
 _logger = logging.getLogger(__name__)
 
@@ -38,11 +39,13 @@ class Ledger:
         self.usage = Usage()
         """As of the last change."""
         self.rebuilt = False
-        """Whether the index was damaged and starts empty."""
+        """Whether the index was damaged or not there, and starts empty."""
         self._layout, self._clock = layout, clock
+        self._index_file = (0, 0)
+        self._unindexed: dict[Digest, float] = {}
         self._thread = ThreadPoolExecutor(1, "store-index")
         try:
-            self._index = self._thread.submit(self._step, "open the cache index", self._open_index).result()
+            self._thread.submit(self._open).result()
             self._room = Room(layout, self._index, self.accesses, cap_bytes, min_free_bytes)
             self._thread.submit(self._step, "look for unfinished content", self._collect, oldest_s).result()
         except BaseException:
@@ -74,11 +77,13 @@ class Ledger:
         """Make a verified partial file content."""
 
         def commit() -> None:
-            self._index.adopt(content_key(digest), partial.path, "", self._clock())
-            self._room.settle(digest, 0, self._clock())
-            self._room.unindexed.pop(digest, None)
-            partial.close(readable=True)
-            partial.forget_progress()
+            try:
+                self._take_in(digest, partial.path, "", self._clock())
+            finally:
+                if not partial.path.exists():  # also when only its row could not be written
+                    self._room.settle(digest, 0, self._clock())
+                    partial.close(readable=True)
+                    partial.forget_progress()
 
         await self._change("store content", commit)
 
@@ -102,8 +107,7 @@ class Ledger:
             scratch = self._layout.scratch(digest)
             try:
                 write_scratch(scratch, body)
-                self._index.adopt(key, scratch, media_type, now_s)
-                self._room.unindexed.pop(digest, None)
+                self._take_in(digest, scratch, media_type, now_s)
             finally:
                 scratch.unlink(missing_ok=True)
 
@@ -122,8 +126,7 @@ class Ledger:
             key = content_key(digest)
             known = self._index.media_type(key)
             if not trust_stored or known is None or not self._layout.content(digest).exists():
-                self._index.adopt(key, path, media_type, used_at_s)
-                self._room.unindexed.pop(digest, None)
+                self._take_in(digest, path, media_type, used_at_s)
             self._room.set_aside(0)
 
         await self._change("store content", adopt)
@@ -161,6 +164,21 @@ class Ledger:
         """Return the keys of all content. Blocks."""
         return self._thread.submit(self._step, "list the content", self._index.content_keys).result()
 
+    def indexed_content(self) -> list[Digest]:
+        """Return the digests of all content; keys that a damage left behind are removed. Blocks."""
+
+        def indexed() -> list[Digest]:
+            digests, strange = [], []
+            for key in self._index.content_keys():
+                try:
+                    digests.append(digest_of_key(key))
+                except ValueError:
+                    strange.append(key)
+            self._index.discard(strange)
+            return digests
+
+        return self._thread.submit(self._step, "list the content", indexed).result()
+
     def count_unindexed(self, found_bytes: dict[Digest, int]) -> None:
         """Hold files without a row against the cap until they are adopted or removed."""
         self._room.unindexed = found_bytes
@@ -176,15 +194,49 @@ class Ledger:
 
         await self._change("adopt content", adopt_found)
 
-    async def drop(self, digest: Digest) -> None:
-        """Remove content that is not what its name says."""
+    def take_unindexed(self) -> dict[Digest, float]:
+        """Return files that lost their row while the store was open, with their Unix times, and forget them."""
+        taken, self._unindexed = self._unindexed, {}
+        return taken
+
+    async def look_after(self) -> None:
+        """Make anew what somebody removed from below the open store: the index, the directories."""
+        await self._change("look after the cache index", self._look_after)
+
+    async def drop(self, digest: Digest, inode: int | None = None) -> None:
+        """Remove content that is not what its name says; with `inode`, only if that is still its file."""
 
         def drop() -> None:
+            path = self._layout.content(digest)
+            if inode is not None and path.exists() and path.lstat().st_ino != inode:
+                return
             self._room.unindexed.pop(digest, None)
+            path.unlink(missing_ok=True)
             self._index.discard([content_key(digest)])
-            self._layout.content(digest).unlink(missing_ok=True)
 
         await self._change("remove broken content", drop)
+
+    # Hashing again what is stored.
+
+    async def due_for_hashing(self, read_before_s: float, unread_before_s: float, most: int) -> list[Digest]:
+        """Return content that last hashed to its digest before these Unix times; see Index.due_for_hashing."""
+
+        def due() -> list[Digest]:
+            self._room.flush()
+            return [digest_of_key(key) for key in self._index.due_for_hashing(read_before_s, unread_before_s, most)]
+
+        return await self._read("choose content to verify", due)
+
+    async def note_hashed(self, digest: Digest) -> None:
+        """Remember that content hashed to its digest just now."""
+        await self._change(
+            "remember a verification", lambda: self._index.note_hashed(content_key(digest), self._clock())
+        )
+
+    async def shift_times(self, by_s: float) -> None:
+        """Move all times by so many seconds, after the clock was set."""
+        self.accesses.shift(by_s)
+        await self._change("follow the clock", lambda: self._index.shift_times(by_s))
 
     async def drop_rows_without_file(self, digests: Iterable[Digest]) -> None:
         """Remove the rows of those digests whose file is gone."""
@@ -197,25 +249,76 @@ class Ledger:
 
     # On the index thread.
 
-    def _open_index(self) -> Index:
+    def _open(self) -> None:
+        with translated("open the cache index", self._layout.database, _REMEDY):
+            self._open_index()
+
+    def _open_index(self) -> None:
+        database = self._layout.database
+        self.rebuilt = database.stat().st_size == 0  # made by Layout.prepare: there was none
+        if self.rebuilt:
+            self._remove_logs()
         try:
-            return open_index(self._layout.directory)
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
+            self._index = open_index(self._layout.directory)
+        except Exception as error:
+            if not is_unusable(error):
                 raise
-            aside = self._layout.database.with_name("cache.db.damaged")
-            _logger.error(  # noqa: TRY400 - the traceback would say no more than the reason
-                "the cache index %s is damaged (%s): moved to %s, rebuilding it from the content files",
-                self._layout.database,
-                error,
-                aside.name,
-            )
-        self._layout.database.replace(aside)
+            self._move_aside(error)
+            self._index = open_index(self._layout.directory)
+            self.rebuilt = True
+        self._index_file = _identity(database)
+
+    def _move_aside(self, reason: object) -> None:
+        database = self._layout.database
+        aside = database.with_name("cache.db.damaged")
+        _logger.error(
+            "the cache index %s is damaged (%s): moved to %s, rebuilding it from the content files",
+            database,
+            reason,
+            aside.name,
+        )
+        database.replace(aside)
+        self._remove_logs()
+        self._layout.prepare()
+
+    def _remove_logs(self) -> None:
+        """Remove SQLite's logs of an index that is not there any more: they must not be played into a new one."""
         for suffix in ("-wal", "-shm"):
             self._layout.database.with_name(f"cache.db{suffix}").unlink(missing_ok=True)
-        self._layout.prepare()
-        self.rebuilt = True
-        return open_index(self._layout.directory)
+
+    def _look_after(self) -> None:
+        database = self._layout.database
+        if not self._layout.is_complete():
+            self._layout.prepare()
+        if _identity(database) != self._index_file:
+            _logger.error("the cache index %s was removed or replaced: rebuilding it from the content files", database)
+            self._reopen()
+
+    def _reopen(self, damaged_by: Exception | None = None) -> None:
+        """Go on with another index than the one that is open, and count the content that it does not know."""
+        with contextlib.suppress(sqlite3.Error):
+            self._index.close()
+        if damaged_by is not None:
+            self._move_aside(damaged_by)
+        self._open_index()
+        known = self._index.content_keys()
+        found = {digest: status for digest, status in self._layout.stored() if content_key(digest) not in known}
+        self._unindexed = {digest: status.st_mtime for digest, status in found.items()}
+        self._room.change_index(
+            self._index, {digest: on_disk_bytes(status.st_size) for digest, status in found.items()}
+        )
+
+    def _take_in(self, digest: Digest, path: Path, media_type: str, now_s: float) -> None:
+        """Make the file content. When its row cannot be written it is content all the same, and counted."""
+        try:
+            self._index.adopt(content_key(digest), path, media_type, now_s)
+        except BaseException:
+            stored = self._layout.content(digest)
+            if not path.exists() and stored.exists():
+                self._room.unindexed[digest] = on_disk_bytes(stored.stat().st_size)
+                self._unindexed[digest] = now_s
+            raise
+        self._room.unindexed.pop(digest, None)
 
     def _collect(self, oldest_s: float) -> None:
         for leftover in collect_leftovers(self._layout, oldest_s):
@@ -239,7 +342,12 @@ class Ledger:
 
     def _step[T](self, action: str, step: Callable[..., T], *args: object) -> T:
         with translated(action, self._layout.database, _REMEDY):
-            return step(*args)
+            try:
+                return step(*args)
+            except sqlite3.DatabaseError as error:
+                if is_damage(error):
+                    self._reopen(damaged_by=error)
+                raise
 
     async def _read[T](self, action: str, step: Callable[[], T]) -> T:
         return await submit(self._thread, self._step, action, step)
@@ -252,3 +360,12 @@ class Ledger:
                 self._settle_down()
 
         await submit(self._thread, self._step, action, change)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return which file this is, (0, 0) when there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return status.st_dev, status.st_ino

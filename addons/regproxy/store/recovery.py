@@ -5,18 +5,18 @@ until when it lived. Data is not forced to the disk when content is stored, so w
 loss may be a file full of zeros under the right name: such content is not served before it was hashed again.
 """
 
-import contextlib
 import os
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from regproxy.oci.digest import Digest, RunningHash
+from regproxy.oci.digest import Digest
 from regproxy.store.errors import translated
 from regproxy.store.growing import submit
+from regproxy.store.hashing import Unreadable, hash_some
 from regproxy.store.layout import FILE_MODE, Layout, on_disk_bytes
 from regproxy.store.ledger import Ledger
-from regproxy.store.records import content_key, digest_of_key
+from regproxy.store.records import content_key
 
 _UNSETTLED_S = 300.0
 """What was older at the crash is on the disk: Linux writes dirty pages back after 30 s, this is ten times that."""
@@ -40,6 +40,12 @@ class Doubts:
 
     check_rows: bool = False
     """Whether there may be rows without a file."""
+
+    def find(self, unindexed: dict[Digest, float]) -> None:
+        """Add files that lost their row while the store was open."""
+        if unindexed:
+            self.unindexed.update(unindexed)
+            self.check_rows = True
 
     def settle(self, digest: Digest) -> None:
         """Forget the doubts about content that was verified, stored anew or removed."""
@@ -75,6 +81,8 @@ def find_doubts(layout: Layout, ledger: Ledger) -> Doubts:
                 doubts.unindexed[digest] = status.st_mtime
                 unindexed_bytes[digest] = on_disk_bytes(status.st_size)
         ledger.count_unindexed(unindexed_bytes)
+        if alive_until_s is None and not doubts.unindexed:
+            return Doubts()  # the first start
         return doubts
 
 
@@ -105,7 +113,7 @@ async def reconcile(doubts: Doubts, layout: Layout, ledger: Ledger, hash_pool: E
             await ledger.drop(digest)
         right, removed = right + is_true, removed + (not is_true)
         doubts.settle(digest)
-    rows = [digest_of_key(key) for key in await submit(hash_pool, ledger.known_content)]
+    rows = await submit(hash_pool, ledger.indexed_content)
     for first in range(0, len(rows), _ROWS_AT_A_TIME):
         await ledger.drop_rows_without_file(rows[first : first + _ROWS_AT_A_TIME])
     doubts.check_rows = False
@@ -121,18 +129,12 @@ def _last_heartbeat_s(layout: Layout) -> float | None:
 
 async def _is_true_to_name(hash_pool: Executor, layout: Layout, digest: Digest) -> bool:
     running, hashed_bytes = digest.new_hash(), 0
-    while step_bytes := await submit(hash_pool, _hash_some, layout.content(digest), running, hashed_bytes):
-        hashed_bytes += step_bytes
+    path = layout.content(digest)
+    try:
+        while step_bytes := await submit(
+            hash_pool, hash_some, path, running, hashed_bytes, _READ_BYTES, _READS_AT_A_TIME
+        ):
+            hashed_bytes += step_bytes
+    except Unreadable:
+        return False
     return running.hexdigest() == digest.hex
-
-
-def _hash_some(path: Path, running: RunningHash, offset: int) -> int:
-    """Hash the next part; returns its length, 0 at the end or when the file is gone."""
-    start = offset
-    with translated("read", path, "check the disk"), contextlib.suppress(FileNotFoundError), path.open("rb") as content:
-        content.seek(offset)
-        for _ in range(_READS_AT_A_TIME):
-            piece = content.read(_READ_BYTES)
-            running.update(piece)
-            offset += len(piece)
-    return offset - start
