@@ -7,7 +7,6 @@ without the cache.
 Not decided here: who may read what, whether a tag is fresh, and how content is fetched.
 """
 
-import asyncio
 import logging
 import os
 import time
@@ -18,7 +17,6 @@ from types import TracebackType
 from typing import Never, Self
 
 from regproxy.oci.digest import Digest
-from regproxy.store.clock_jumps import ClockJumps
 from regproxy.store.errors import StoreError, translated
 from regproxy.store.eviction import Usage
 from regproxy.store.flights import Fetch, Flights
@@ -28,8 +26,9 @@ from regproxy.store.ingest import Ingest
 from regproxy.store.layout import Layout
 from regproxy.store.ledger import Ledger
 from regproxy.store.records import TagKey, TagRecord, content_key
-from regproxy.store.recovery import Doubts, Reconciled, beat, beat_no_more, find_doubts, reconcile
-from regproxy.store.scrub import Pace, Scrub
+from regproxy.store.recovery import Doubts, Reconciled, beat, beat_no_more, find_doubts
+from regproxy.store.scrub import Pace
+from regproxy.store.upkeep import Upkeep
 
 _logger = logging.getLogger(__name__)
 
@@ -41,9 +40,6 @@ HOUSEKEEPING_INTERVAL_S = 10.0
 
 PARTIAL_LIFETIME_S = 7 * 24 * 3600.0
 """A download that nobody resumed for a week is not resumed any more."""
-
-
-DEFAULT_PACE = Pace()
 
 
 class StoredContent:
@@ -89,16 +85,18 @@ class Store:
         inactive_s: float,
         min_free_bytes: int = MIN_FREE_BYTES,
         clock: Callable[[], float] = time.time,
-        pace: Pace = DEFAULT_PACE,
     ) -> None:
         self._layout = Layout(directory.absolute())
         self._content_prefix = f"{self._layout.directory}/content/"
         self._cap_bytes, self._min_free_bytes = cap_bytes, min_free_bytes
-        self._inactive_s, self._clock, self._pace = inactive_s, clock, pace
+        self._inactive_s, self._clock = inactive_s, clock
         self._ledger: Ledger | None = None
         self._flights: Flights | None = None
+        self._upkeep: Upkeep | None = None
         self._doubts = Doubts()
         self._hot = HotRecords()
+        self.pace = Pace()
+        """How fast stored content is hashed again while `housekeeping` runs."""
         self.identity_key = b""
         """With which clients' logins are hashed; there when the store is open."""
         self.forgotten_tags = 0
@@ -128,12 +126,13 @@ class Store:
             ledger.close()
             self._ledger = None
             raise
-        self._flights = Flights(self._layout, ledger, self._doubts.settle)
+        self._flights = flights = Flights(self._layout, ledger, self._doubts.settle)
+        self._upkeep = Upkeep(self._layout, ledger, self._doubts, flights.hash_pool, self._clock)
 
     def close(self) -> None:
         """Stop the ingests and keep their progress, close the index. Blocks, under a second."""
         flights, ledger = self._flights, self._ledger
-        self._flights = self._ledger = None
+        self._flights = self._ledger = self._upkeep = None
         if flights is None or ledger is None:
             return
         try:
@@ -292,50 +291,21 @@ class Store:
 
     async def reconcile(self) -> Reconciled:
         """After a crash: hash what is in doubt, adopt what is right, remove what is not."""
-        ledger, flights = self._open_ledger(), self._flights or self._closed()
-        return await reconcile(self._doubts, self._layout, ledger, flights.hash_pool)
+        return await self._open_upkeep().reconcile()
 
     async def tidy(self) -> None:
         """One round of housekeeping."""
-        ledger = self._open_ledger()
-        await ledger.look_after()
-        self._doubts.find(ledger.take_unindexed())
-        if self._doubts:
-            outcome = await self.reconcile()
-            _logger.info(
-                "the cache was not closed cleanly or lost its index: %d contents are right, %d were removed",
-                outcome.right,
-                outcome.removed,
-            )
+        upkeep = self._open_upkeep()
+        await upkeep.settle()
         await self.evict_inactive()
-        await asyncio.to_thread(beat, self._layout)
+        await upkeep.beat()
 
     async def housekeeping(self, interval_s: float = HOUSEKEEPING_INTERVAL_S) -> None:
-        """Keep house until cancelled or closed; an error is said once, not every round."""
-        loop = asyncio.get_running_loop()
-        ledger, flights = self._open_ledger(), self._flights or self._closed()
-        scrub = Scrub(self._layout, ledger, flights.hash_pool, self._clock, self._pace)
-        scrubbing = loop.create_task(scrub.run(), name="verify stored content")
-        jumps = ClockJumps(self._clock, loop.time)
-        said = ""
-        try:
-            while self._ledger is not None:
-                try:
-                    await self._follow_the_clock(jumps.since_last_look_s())
-                    await self.tidy()
-                    said = ""
-                except StoreError as error:
-                    if self._ledger is not None and str(error) != said:
-                        _logger.error("cache housekeeping: %s", error)  # noqa: TRY400 - the message is complete
-                        said = str(error)
-                await asyncio.sleep(interval_s)
-        finally:
-            scrubbing.cancel()
+        """Keep house, and verify what is stored, until cancelled or closed; an error is said once, not every round."""
+        await self._open_upkeep().run(self.tidy, interval_s, lambda: self.is_open, self.pace)
 
-    async def _follow_the_clock(self, jump_s: float) -> None:
-        if jump_s:
-            _logger.warning("the clock was set by %+.0f s: the cache counts all ages on from what they were", jump_s)
-            await self._open_ledger().shift_times(jump_s)
+    def _open_upkeep(self) -> Upkeep:
+        return self._upkeep or self._closed()
 
     def _open_ledger(self) -> Ledger:
         return self._ledger or self._closed()

@@ -15,8 +15,8 @@ from regproxy.store.errors import IngestFailed, StoreError
 from regproxy.store.growing import submit
 from regproxy.store.ingest import Ingest, IngestState
 from regproxy.store.layout import Layout
-from regproxy.store.leftovers import remove_leftover
 from regproxy.store.ledger import Ledger
+from regproxy.store.leftovers import remove_leftover
 from regproxy.store.partial import PartialFile
 
 _logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class Flights:
                 _logger.warning("%s was served but cannot be stored: %s", ingest.digest, error)
             elif ingest.was_promised and isinstance(error, StoreError) and not isinstance(error, IngestFailed):
                 self._fault, self._resting_until_s = error, time.monotonic() + REST_S
-                _logger.error(
+                _logger.error(  # noqa: TRY400 - the message is complete
                     "the disk failed a download that was being read, nothing is stored for %.0f s: %s", REST_S, error
                 )
             ingest.fail(error)
@@ -149,10 +149,8 @@ class Flights:
 
 def _discard(layout: Layout, digest: Digest) -> int:
     """Remove what cannot be resumed; returns the bytes it takes if it stays, on a disk that takes no change."""
-    try:
+    with contextlib.suppress(OSError):
         remove_leftover(layout, digest)
-        return 0
-    except OSError:
-        with contextlib.suppress(OSError):
-            return layout.partial(digest).stat().st_size
-        return 0
+    with contextlib.suppress(OSError):
+        return layout.partial(digest).stat().st_size
+    return 0

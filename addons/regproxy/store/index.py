@@ -179,6 +179,11 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
             (*_between(tag_key_prefix(registry, name, tag)), keep),
         )
 
+    def forget_the_future(self, now_s: float) -> None:
+        """Bring times behind this Unix time back to it: a clock that was wrong then would keep content for years."""
+        for column in ("access_time", "store_time"):
+            self._sql(f"UPDATE Cache SET {column} = ? WHERE {column} > ?", (now_s, now_s))  # noqa: S608 - our own words
+
     def content_bytes(self) -> int:
         """Return the sum of the sizes of all content."""
         return int(self.reset("size"))
@@ -209,7 +214,8 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
             yield self._sql, self._removed.append
             return
         self._sql("BEGIN IMMEDIATE")
-        self._removed = removed = []
+        removed: list[str | None] = []
+        self._removed = removed
         try:
             yield self._sql, removed.append
             self._sql("COMMIT")

@@ -7,7 +7,6 @@ by an empty one; recovery finds the content again.
 """
 
 import contextlib
-import logging
 import sqlite3
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,16 +14,15 @@ from pathlib import Path
 
 from regproxy.oci.digest import Digest
 from regproxy.store.accesses import Accesses
-from regproxy.store.errors import StoreError, StoreFull, is_damage, is_unusable, translated
+from regproxy.store.errors import StoreFull, is_damage, translated
 from regproxy.store.eviction import Room, Usage
 from regproxy.store.growing import submit
-from regproxy.store.index import MAX_ACCEPT_VARIANTS, Index, open_index
+from regproxy.store.index import MAX_ACCEPT_VARIANTS, Index
+from regproxy.store.index_file import IndexFile
 from regproxy.store.layout import Layout, on_disk_bytes
 from regproxy.store.leftovers import collect_leftovers
 from regproxy.store.partial import PartialFile, write_scratch
 from regproxy.store.records import TagKey, content_key, digest_of_key
-
-_logger = logging.getLogger(__name__)
 
 _REMEDY = "check the disk and the owner of the cache directory, or remove cache.db to have it rebuilt"
 
@@ -38,19 +36,22 @@ class Ledger:
         self.accesses = Accesses()
         self.usage = Usage()
         """As of the last change."""
-        self.rebuilt = False
-        """Whether the index was damaged or not there, and starts empty."""
         self._layout, self._clock = layout, clock
-        self._index_file = (0, 0)
+        self._file = IndexFile(layout)
         self._unindexed: dict[Digest, float] = {}
         self._thread = ThreadPoolExecutor(1, "store-index")
         try:
-            self._thread.submit(self._open).result()
+            self._index = self._thread.submit(self._open).result()
             self._room = Room(layout, self._index, self.accesses, cap_bytes, min_free_bytes)
             self._thread.submit(self._step, "look for unfinished content", self._collect, oldest_s).result()
         except BaseException:
             self._thread.shutdown()
             raise
+
+    @property
+    def rebuilt(self) -> bool:
+        """Whether the index was damaged or not there, and began empty."""
+        return self._file.rebuilt
 
     def close(self) -> None:
         """Write the access times and close the index on its own thread; what was asked before is done first."""
@@ -249,58 +250,17 @@ class Ledger:
 
     # On the index thread.
 
-    def _open(self) -> None:
+    def _open(self) -> Index:
         with translated("open the cache index", self._layout.database, _REMEDY):
-            self._open_index()
-
-    def _open_index(self) -> None:
-        database = self._layout.database
-        self.rebuilt = database.stat().st_size == 0  # made by Layout.prepare: there was none
-        if self.rebuilt:
-            self._remove_logs()
-        try:
-            self._index = open_index(self._layout.directory)
-        except Exception as error:
-            if not is_unusable(error):
-                raise
-            self._move_aside(error)
-            self._index = open_index(self._layout.directory)
-            self.rebuilt = True
-        self._index_file = _identity(database)
-
-    def _move_aside(self, reason: object) -> None:
-        database = self._layout.database
-        aside = database.with_name("cache.db.damaged")
-        _logger.error(
-            "the cache index %s is damaged (%s): moved to %s, rebuilding it from the content files",
-            database,
-            reason,
-            aside.name,
-        )
-        database.replace(aside)
-        self._remove_logs()
-        self._layout.prepare()
-
-    def _remove_logs(self) -> None:
-        """Remove SQLite's logs of an index that is not there any more: they must not be played into a new one."""
-        for suffix in ("-wal", "-shm"):
-            self._layout.database.with_name(f"cache.db{suffix}").unlink(missing_ok=True)
+            return self._file.open()
 
     def _look_after(self) -> None:
-        database = self._layout.database
-        if not self._layout.is_complete():
-            self._layout.prepare()
-        if _identity(database) != self._index_file:
-            _logger.error("the cache index %s was removed or replaced: rebuilding it from the content files", database)
-            self._reopen()
+        if self._file.is_another():
+            self._replace_index()
 
-    def _reopen(self, damaged_by: Exception | None = None) -> None:
+    def _replace_index(self, damaged_by: Exception | None = None) -> None:
         """Go on with another index than the one that is open, and count the content that it does not know."""
-        with contextlib.suppress(sqlite3.Error):
-            self._index.close()
-        if damaged_by is not None:
-            self._move_aside(damaged_by)
-        self._open_index()
+        self._index = self._file.replace(self._index, damaged_by)
         known = self._index.content_keys()
         found = {digest: status for digest, status in self._layout.stored() if content_key(digest) not in known}
         self._unindexed = {digest: status.st_mtime for digest, status in found.items()}
@@ -323,6 +283,7 @@ class Ledger:
     def _collect(self, oldest_s: float) -> None:
         for leftover in collect_leftovers(self._layout, oldest_s):
             self._room.add_leftover(leftover)
+        self._index.forget_the_future(self._clock())
         self._settle_down()
 
     def _flush_and_close(self) -> None:
@@ -346,7 +307,7 @@ class Ledger:
                 return step(*args)
             except sqlite3.DatabaseError as error:
                 if is_damage(error):
-                    self._reopen(damaged_by=error)
+                    self._replace_index(damaged_by=error)
                 raise
 
     async def _read[T](self, action: str, step: Callable[[], T]) -> T:
@@ -360,12 +321,3 @@ class Ledger:
                 self._settle_down()
 
         await submit(self._thread, self._step, action, change)
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    """Return which file this is, (0, 0) when there is none."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return status.st_dev, status.st_ino
