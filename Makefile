@@ -1,6 +1,6 @@
 # Every target sets up what it needs; nothing has to be installed before.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-container bench check lint format lock clean
+.PHONY: help serve test test-container crash bench check lint format lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -27,6 +27,10 @@ test-container: ## Build the image and run it and the recipes of docs/deploy, as
 	@scripts/bootstrap dev
 	-@scripts/test-packages $(CONTAINER_PROGRAMS)
 	@$(BIN)/python -m pytest -m container --timeout=600 tests/container $(ARGS)
+
+crash: ## Kill a process with the store 400 times, half of them with files lost as in a power cut
+	@scripts/bootstrap dev
+	@$(BIN)/python -m pytest -s -m slow tests/unit/store/test_crashes.py $(ARGS)
 
 bench: ## Compare with nginx, docker-registry, Squid and mitmdump; ARGS="--quick" for a look
 	@scripts/bootstrap dev
