@@ -8,7 +8,7 @@ from pathlib import Path
 from regproxy.oci.digest import RunningHash
 from regproxy.store.errors import translated
 
-_BROKEN = {errno.EIO, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP}
+_BROKEN = {errno.EIO, errno.EACCES, errno.EPERM, errno.ELOOP}
 """The file itself cannot be read, as against a process without descriptors or memory."""
 
 

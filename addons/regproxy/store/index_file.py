@@ -53,6 +53,7 @@ class IndexFile:
                 "the cache index %s was removed or replaced: rebuilding it from the content files",
                 self._layout.database,
             )
+            self._remove_logs()
         else:
             self._move_aside(damaged_by)
         return self.open()

@@ -65,6 +65,11 @@ class Layout:
         return self.directory / "running"
 
     @property
+    def stopped(self) -> Path:
+        """There after a clean close: its modification time says when, its text in which run of the machine."""
+        return self.directory / "stopped"
+
+    @property
     def identity_key(self) -> Path:
         """The key with which clients' logins are hashed."""
         return self.directory / "identity.key"

@@ -2,12 +2,15 @@
 
 A heartbeat file is there while the store is open. Found at the next start, it says that the store was not closed, and
 until when it lived. Data is not forced to the disk when content is stored, so what was written shortly before a power
-loss may be a file full of zeros under the right name: such content is not served before it was hashed again.
+loss may be a file full of zeros under the right name: such content is not served before it was hashed again. A power
+loss may also follow a clean close, so that leaves a file which names the run of the machine.
 """
 
+import contextlib
 import os
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from regproxy.oci.digest import Digest
 from regproxy.store.errors import translated
@@ -19,6 +22,8 @@ from regproxy.store.records import content_key
 
 UNSETTLED_S = 300.0
 """What was older at the crash is on the disk: Linux writes dirty pages back after 30 s, this is ten times that."""
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _READ_BYTES = 1024 * 1024
 _READS_AT_A_TIME = 64
@@ -69,7 +74,7 @@ class Reconciled:
 def find_doubts(layout: Layout, ledger: Ledger) -> Doubts:
     """Look at the files if the store was not closed cleanly or its index is new. Blocks."""
     with translated("look for the end of the last run in", layout.directory, "check the disk"):
-        alive_until_s = _last_heartbeat_s(layout)
+        alive_until_s = _last_seen_alive_s(layout)
         if alive_until_s is None and not ledger.rebuilt:
             return Doubts()
         known, doubts, unindexed_bytes = ledger.known_content(), Doubts(check_rows=True), {}
@@ -90,12 +95,24 @@ def beat(layout: Layout) -> None:
     with translated("write the heartbeat", layout.heartbeat, "check the disk"):
         os.close(os.open(layout.heartbeat, os.O_CREAT | os.O_WRONLY, FILE_MODE))
         os.utime(layout.heartbeat)
+        layout.stopped.unlink(missing_ok=True)
 
 
 def beat_no_more(layout: Layout) -> None:
     """Say that the store was closed cleanly."""
     with translated("remove the heartbeat", layout.heartbeat, "check the disk"):
+        fd = os.open(layout.stopped, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, FILE_MODE)
+        with os.fdopen(fd, "w") as stopped:
+            stopped.write(run_of_the_machine())
         layout.heartbeat.unlink(missing_ok=True)
+
+
+def run_of_the_machine() -> str:
+    """Return what is another one after each start of the machine (Linux's boot id), "" when it cannot be told."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
 
 
 async def reconcile(doubts: Doubts, layout: Layout, ledger: Ledger, hash_pool: Executor) -> Reconciled:
@@ -119,11 +136,14 @@ async def reconcile(doubts: Doubts, layout: Layout, ledger: Ledger, hash_pool: E
     return Reconciled(right, removed)
 
 
-def _last_heartbeat_s(layout: Layout) -> float | None:
-    try:
+def _last_seen_alive_s(layout: Layout) -> float | None:
+    """Return the Unix time until which the last run may not have come to the disk; None when all of it has."""
+    with contextlib.suppress(FileNotFoundError):
         return layout.heartbeat.stat().st_mtime
-    except FileNotFoundError:
-        return None
+    with contextlib.suppress(FileNotFoundError):
+        in_this_run = layout.stopped.read_text(errors="replace") == run_of_the_machine() != ""
+        return None if in_this_run else layout.stopped.stat().st_mtime
+    return None
 
 
 async def _is_true_to_name(hash_pool: Executor, layout: Layout, digest: Digest) -> bool:

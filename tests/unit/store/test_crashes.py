@@ -20,8 +20,8 @@ from regproxy.oci.digest import Digest
 from regproxy.store.content import Store
 from regproxy.store.layout import Layout, on_disk_bytes
 from regproxy.store.partial import Progress
-from regproxy.store.recovery import beat
 from regproxy.store.records import digest_of_key
+from regproxy.store.recovery import beat
 
 ROOT = Path(__file__).parents[3]
 LONGEST_LIFE_S = 0.4
@@ -58,6 +58,8 @@ def _lose(layout: Layout, chance: random.Random) -> None:
                 os.truncate(path, size_bytes // 2)
             case _:
                 path.unlink()
+    if layout.stopped.exists():
+        layout.stopped.write_text("the run of the machine before")
     if chance.random() < 0.5:
         for suffix in ("-wal", "-shm"):
             layout.database.with_name(f"cache.db{suffix}").unlink(missing_ok=True)
