@@ -107,7 +107,7 @@ def say(word: str, what: object = "") -> None:
 def main() -> None:
     """Open the store and be busy."""
     directory, port, seed = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    growing.SIDECAR_EVERY_BYTES = 64 * 1024  # type: ignore[misc]
+    growing.SIDECAR_EVERY_BYTES = 64 * 1024
     store = Store(directory, CAP_BYTES, inactive_s=3600, min_free_bytes=0)
     store.pace = Pace(bytes_per_s=50e6, read_again_s=0.2, all_again_s=5, look_every_s=0.05)
     say("opening")

@@ -185,7 +185,7 @@ async def test_after_a_disk_fault_under_a_reader_nothing_is_stored_for_a_while(
         with pytest.raises(StoreError, match="Input/output error"):
             await ingest.write([BODY])
         await landed(store, DIGEST)
-        with pytest.raises(StoreError, match="nothing is stored for 30 s after a fault: .*Input/output error"):
+        with pytest.raises(StoreError, match=r"nothing is stored for 30 s after a fault: .*Input/output error"):
             await _download(store)
 
     monkeypatch.setattr(flights, "time", SimpleNamespace(monotonic=lambda: store._flights._resting_until_s))  # type: ignore[union-attr]
@@ -346,13 +346,13 @@ async def test_housekeeping_on_a_directory_that_takes_no_change_goes_on(
     with monkeypatch.context() as broken:
         broken.setattr(os, "utime", read_only)
         housekeeping = asyncio.ensure_future(store.housekeeping(interval_s=0.001))
-        while "Read-only file system" not in caplog.text:
+        while "Read-only file system" not in caplog.text:  # noqa: ASYNC110 - the log has no event
             await asyncio.sleep(0.001)
         for _ in range(20):
             await asyncio.sleep(0.001)
         assert caplog.text.count("Read-only file system") == 1
         assert _is_served(store, Digest.of(SMALL))
     os.utime(Layout(store.directory).heartbeat, (5, 5))
-    while Layout(store.directory).heartbeat.stat().st_mtime < 1000:
+    while Layout(store.directory).heartbeat.stat().st_mtime < 1000:  # noqa: ASYNC110 - nor has a file
         await asyncio.sleep(0.001)
     housekeeping.cancel()

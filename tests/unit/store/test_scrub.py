@@ -4,13 +4,14 @@ import asyncio
 import errno
 import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from regproxy.oci.digest import Digest
-from regproxy.store import scrub
 from regproxy.store.content import Store
+from regproxy.store.hashing import hash_some
 from regproxy.store.ingest import Ingest
 from regproxy.store.layout import Layout
 from regproxy.store.scrub import ALL_AGAIN_S, READ_AGAIN_S, Pace, Scrub
@@ -27,14 +28,13 @@ FAST = Pace(bytes_per_s=1e12)
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the names of the files that are hashed from now on, each once."""
     names: list[str] = []
-    hash_some = scrub.hash_some
 
     def noted(*args: object) -> int:
         if str(args[0]).rsplit("/", 1)[1] not in names:
             names.append(str(args[0]).rsplit("/", 1)[1])
         return hash_some(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(scrub, "hash_some", noted)
+    monkeypatch.setattr("regproxy.store.scrub.hash_some", noted)
     return names
 
 
@@ -138,7 +138,7 @@ async def test_content_that_the_disk_cannot_read_is_removed(
     pread = os.pread
 
     def bad_sector(fd: int, length: int, offset: int) -> bytes:
-        if os.readlink(f"/proc/self/fd/{fd}") == str(first):
+        if Path(f"/proc/self/fd/{fd}").readlink() == first:
             raise OSError(errno.EIO, "Input/output error")
         return pread(fd, length, offset)
 
@@ -234,7 +234,7 @@ async def test_housekeeping_verifies_what_is_stored(open_store: OpenStore, clock
     clock.now_s += ALL_AGAIN_S + 1
 
     housekeeping = asyncio.ensure_future(store.housekeeping(interval_s=0.001))
-    while _read(store, DIGESTS[3]) is not None:
+    while _read(store, DIGESTS[3]) is not None:  # noqa: ASYNC110 - a file has no event
         await asyncio.sleep(0.001)
     housekeeping.cancel()
 
