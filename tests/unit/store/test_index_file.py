@@ -1,6 +1,7 @@
 """regproxy.store.index_file: whatever becomes of the index, the store opens, serves what is right and counts it."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -216,6 +217,27 @@ async def test_an_index_that_is_overwritten_while_the_store_is_open_is_made_anew
 
     assert "is damaged" in caplog.text
     assert layout.database.with_name("cache.db.damaged").exists()
+
+
+@pytest.mark.parametrize("left_bytes", [0, 4096, 10_000])
+async def test_an_index_that_is_cut_while_the_store_is_open_ends_no_process(
+    open_store: OpenStore, left_bytes: int
+) -> None:
+    """A file that is mapped into memory and cut kills whoever reads it (SIGBUS): this test would not come back."""
+    store = await _filled(open_store)
+    layout, ledger = Layout(store.directory), store._ledger
+    assert ledger is not None
+    ledger._thread.submit(lambda: ledger._index._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()).result()
+
+    os.truncate(layout.database, left_bytes)
+    for number in range(20):
+        body = b"after the cut %d" % number
+        with contextlib.suppress(StoreError):
+            await store.put_content(Digest.of(body), body, MEDIA_TYPE)
+    await _assert_sound(store)
+
+    store.close()
+    await _assert_sound(open_store())
 
 
 async def test_a_directory_emptied_while_the_store_is_open_is_filled_again(open_store: OpenStore) -> None:
