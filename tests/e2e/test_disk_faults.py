@@ -1,7 +1,9 @@
 """The cache cannot be used, for whatever reason: pulls go on uncached, and are cached again when it can."""
 
+import contextlib
 import hashlib
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -166,3 +168,29 @@ def test_pulls_go_on_when_the_cache_is_emptied(
 
     pulls.image("emptied")
     pulls.stores_again("after")
+
+
+def test_a_spoiled_blob_is_found_removed_and_pulled_again(
+    lab: Lab, start_proxy: StartProxy, build_image: MakeImage, tmp_path: Path
+) -> None:
+    """One bit of a blob that was verified a month ago turned: nobody has to ask for it to be found."""
+    proxy = start_proxy()
+    pulls = Pulls(lab, proxy, build_image, tmp_path)
+    good, spoiled = pulls.new_blob("good"), pulls.new_blob("spoiled")
+    pulls.wait_until_stored(good)
+    pulls.wait_until_stored(spoiled)
+    proxy.stop()
+    (path,) = proxy.cache_directory.glob(f"content/sha256/*/{spoiled.removeprefix('sha256:')}")
+    with path.open("r+b") as content:
+        content.seek(1_000_000)
+        turned = content.read(1)[0] ^ 1
+        content.seek(1_000_000)
+        content.write(bytes([turned]))
+    with contextlib.closing(sqlite3.connect(proxy.cache_directory / "cache.db")) as index, index:
+        index.execute("UPDATE Cache SET store_time = store_time - ?", (31 * 24 * 3600,))
+
+    proxy.start()
+    wait_until(lambda: f"stored content {spoiled} is broken" in proxy.log, "it is found")
+
+    assert [pulls.blob(good), pulls.blob(spoiled)] == [0, 1]
+    pulls.wait_until_stored(spoiled)

@@ -169,14 +169,7 @@ class Ledger:
         """Return the digests of all content; keys that a damage left behind are removed. Blocks."""
 
         def indexed() -> list[Digest]:
-            digests, strange = [], []
-            for key in self._index.content_keys():
-                try:
-                    digests.append(digest_of_key(key))
-                except ValueError:
-                    strange.append(key)
-            self._index.discard(strange)
-            return digests
+            return self._digests_of(self._index.content_keys())
 
         return self._thread.submit(self._step, "list the content", indexed).result()
 
@@ -224,7 +217,7 @@ class Ledger:
 
         def due() -> list[Digest]:
             self._room.flush()
-            return [digest_of_key(key) for key in self._index.due_for_hashing(read_before_s, unread_before_s, most)]
+            return self._digests_of(self._index.due_for_hashing(read_before_s, unread_before_s, most))
 
         return await self._read("choose content to verify", due)
 
@@ -267,6 +260,17 @@ class Ledger:
         self._room.change_index(
             self._index, {digest: on_disk_bytes(status.st_size) for digest, status in found.items()}
         )
+
+    def _digests_of(self, keys: Iterable[str]) -> list[Digest]:
+        """Return the digests of content keys, and remove keys that some damage has spoiled."""
+        digests, spoiled = [], []
+        for key in keys:
+            try:
+                digests.append(digest_of_key(key))
+            except ValueError:
+                spoiled.append(key)
+        self._index.discard(spoiled)
+        return digests
 
     def _take_in(self, digest: Digest, path: Path, media_type: str, now_s: float) -> None:
         """Make the file content. When its row cannot be written it is content all the same, and counted."""

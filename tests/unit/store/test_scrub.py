@@ -179,6 +179,20 @@ async def test_a_row_whose_file_somebody_removed_goes(open_store: OpenStore, clo
     assert store.usage.content_bytes == 3 * 4096
 
 
+async def test_a_row_with_a_spoiled_key_goes(open_store: OpenStore, clock: SimpleNamespace) -> None:
+    """Damage that SQLite does not see: it stops neither the verification nor what comes after a crash."""
+    store = await _filled(open_store)
+    ledger = store._ledger
+    assert ledger is not None
+    spoil = "UPDATE Cache SET key = 'content:sha256:?' WHERE key = ?"
+    ledger._thread.submit(lambda: ledger._index._sql(spoil, (f"content:{DIGESTS[0]}",))).result()
+    clock.now_s += ALL_AGAIN_S + 1
+
+    await _scrub(store, clock).round()
+
+    assert ledger.known_content() == {f"content:{digest}" for digest in DIGESTS[1:]}
+
+
 async def test_content_stored_anew_while_the_broken_file_is_hashed_stays(
     open_store: OpenStore, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
