@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Never
 
 from regproxy.oci.digest import Digest
 from regproxy.store.errors import StoreError
@@ -62,16 +61,16 @@ class Scrub:
         self._layout, self._ledger, self._hash_pool = layout, ledger, hash_pool
         self._clock, self._pace = clock, pace
 
-    async def run(self) -> Never:
-        """Verify what is due, until cancelled; an error is said once, not every round."""
+    async def run(self, is_open: Callable[[], bool]) -> None:
+        """Verify what is due until the store is closed; an error is said once, not every round."""
         said = ""
-        while True:
+        while is_open():
             try:
                 while await self.round():
                     pass
                 said = ""
             except StoreError as error:
-                if str(error) != said:
+                if is_open() and str(error) != said:
                     _logger.error("verifying the cache: %s", error)  # noqa: TRY400 - the message is complete
                     said = str(error)
             await asyncio.sleep(self._pace.look_every_s)

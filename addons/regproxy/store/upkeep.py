@@ -60,7 +60,7 @@ class Upkeep:
         """Verify content at its pace, tidy every so many seconds until the store is closed; an error is said once."""
         loop = asyncio.get_running_loop()
         scrub = Scrub(self.layout, self.ledger, self.hash_pool, self.clock, pace)
-        scrubbing = loop.create_task(scrub.run(), name="verify stored content")
+        scrubbing = loop.create_task(scrub.run(is_open), name="verify stored content")
         jumps = ClockJumps(self.clock, loop.time)
         said = ""
         try:

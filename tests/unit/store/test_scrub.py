@@ -11,6 +11,7 @@ import pytest
 
 from regproxy.oci.digest import Digest
 from regproxy.store.content import Store
+from regproxy.store.errors import StoreError
 from regproxy.store.hashing import hash_some
 from regproxy.store.ingest import Ingest
 from regproxy.store.layout import Layout
@@ -251,6 +252,24 @@ async def test_housekeeping_verifies_what_is_stored(open_store: OpenStore, clock
     while _read(store, DIGESTS[3]) is not None:  # noqa: ASYNC110 - a file has no event
         await asyncio.sleep(0.001)
     housekeeping.cancel()
+
+
+async def test_closing_the_store_ends_the_verification_without_a_word(
+    open_store: OpenStore, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop is no fault of the disk."""
+    store = await _filled(open_store)
+    clock.now_s += ALL_AGAIN_S + 1
+    scrubbing = _scrub(store, clock, Pace(look_every_s=0))
+
+    async def closed_meanwhile(digest: Digest) -> str:
+        store.close()
+        raise StoreError(f"{digest}: the store is closed")
+
+    monkeypatch.setattr(scrubbing, "_hash", closed_meanwhile)
+    await scrubbing.run(lambda: store.is_open)
+
+    assert caplog.text == ""
 
 
 async def test_a_broken_manifest_is_never_served(open_store: OpenStore, caplog: pytest.LogCaptureFixture) -> None:
