@@ -54,6 +54,10 @@ class Room:
         self._idle_since: dict[Digest, float] = {}
         self._set_aside_bytes = 0
 
+    def change_index(self, index: Index, unindexed: dict[Digest, int]) -> None:
+        """Go on with another index, which does not know these content files (digest and bytes)."""
+        self._index, self.unindexed = index, unindexed
+
     def add_leftover(self, leftover: Leftover) -> None:
         """Count a partial file that was found; oldest first."""
         self._partials[leftover.digest] = leftover.on_disk_bytes
