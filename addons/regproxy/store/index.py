@@ -22,7 +22,7 @@ from diskcache.core import MODE_BINARY, MODE_RAW
 from regproxy.store.access_table import AccessTable
 from regproxy.store.disk import AdoptedFile, ContentDisk
 from regproxy.store.errors import StoreError, damage
-from regproxy.store.layout import Layout
+from regproxy.store.layout import BLOCK_BYTES, Layout
 from regproxy.store.records import CONTENT_PREFIX, digest_of_key, tag_key_prefix
 
 LOCK_TIMEOUT_S = 10.0
@@ -83,6 +83,12 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
         ((problem,),) = self._sql("PRAGMA quick_check(1)").fetchall()
         if problem != "ok":
             raise damage(str(problem))
+        ((false,),) = self._sql(
+            "SELECT EXISTS (SELECT 1 FROM Cache WHERE typeof(size) != 'integer' OR size < 0 OR size % ? != 0)",
+            (BLOCK_BYTES,),
+        ).fetchall()
+        if false:
+            raise damage("a size that no file has")
         ((strange,),) = self._sql(
             "SELECT EXISTS (SELECT 1 FROM Cache WHERE mode NOT IN (?, ?) OR raw != 1 OR typeof(key) != 'text'"
             " OR (mode = ? AND typeof(value) != 'text') OR (mode = ? AND filename IS NULL))",
@@ -180,9 +186,9 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
         )
         return [key for (key,) in rows]
 
-    def note_hashed(self, key: str, now_s: float) -> None:
-        """Remember that content hashed to its digest at this Unix time."""
-        self._sql("UPDATE Cache SET store_time = ? WHERE key = ? AND raw = 1", (now_s, key))
+    def note_hashed(self, key: str, size_bytes: int, now_s: float) -> None:
+        """Remember that content, which takes so much of the disk, hashed to its digest at this Unix time."""
+        self._sql("UPDATE Cache SET store_time = ?, size = ? WHERE key = ? AND raw = 1", (now_s, size_bytes, key))
 
     def shift_times(self, by_s: float) -> None:
         """Move all times by so many seconds: the clock was set, and ages are to stay what they were.

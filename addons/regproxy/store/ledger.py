@@ -211,10 +211,14 @@ class Ledger(IndexThread):
         return await self._read("choose content to verify", due)
 
     async def note_hashed(self, digest: Digest) -> None:
-        """Remember that content hashed to its digest just now."""
-        await self._change(
-            "remember a verification", lambda: self._index.note_hashed(content_key(digest), self._clock())
-        )
+        """Remember that content hashed to its digest just now, and make its size right."""
+
+        def note_hashed() -> None:
+            path = self._layout.content(digest)
+            if path.exists():
+                self._index.note_hashed(content_key(digest), on_disk_bytes(path.stat().st_size), self._clock())
+
+        await self._change("remember a verification", note_hashed)
 
     async def shift_times(self, by_s: float) -> None:
         """Move all times by so many seconds, after the clock was set."""

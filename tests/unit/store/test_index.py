@@ -1,5 +1,6 @@
 """regproxy.store.index: the seam into diskcache's table, and what is refused at the door."""
 
+import contextlib
 import pickle
 import sqlite3
 from collections.abc import Iterator
@@ -207,3 +208,14 @@ def test_a_transaction_that_cannot_begin_says_why(index: Index) -> None:
 
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         index.put_text("tag:a", "text", 1.0)
+
+
+@pytest.mark.parametrize("size", [-4096, 4097, 1.5, "many"])
+def test_a_size_that_no_file_has_is_damage(layout: Layout, size: object) -> None:
+    """SQLite sees no damage in a number; the cap must not be counted by it."""
+    with contextlib.closing(open_index(layout.directory)) as opened:
+        opened.put_text("tag:a", "text", 1.0)
+        opened._sql("UPDATE Cache SET size = ?", (size,))
+
+    with pytest.raises(sqlite3.DatabaseError, match="size"):
+        open_index(layout.directory)

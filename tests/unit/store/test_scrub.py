@@ -308,3 +308,16 @@ async def test_a_blob_that_is_downloaded_is_verified_then(
 
     assert rounds == [0, 1, 0, 1]
     assert hashed == [DIGESTS[1].hex]
+
+
+async def test_a_false_size_is_made_right(open_store: OpenStore, clock: SimpleNamespace) -> None:
+    """One that a file could have, but this one has not."""
+    store = await _filled(open_store)
+    ledger = store._ledger
+    assert ledger is not None
+    ledger._thread.submit(lambda: ledger._index._sql("UPDATE Cache SET size = size + 409600")).result()
+    clock.now_s += ALL_AGAIN_S + 1
+
+    await _scrub(store, clock).round()
+
+    assert store.usage.content_bytes == 4 * 4096
