@@ -58,7 +58,8 @@ class Reception:
     """What every connection needs."""
 
     warm: WarmReads
-    tls_context: Callable[[str, dt.datetime], SSL.Context]
+    tls_context: Callable[[str, dt.datetime, str], SSL.Context]
+    """Returns the TLS context for a host; it is also told the client's address."""
     sender: FileSender
     head_timeout_s: float
     """How long a head, or a handshake, may take to arrive."""
@@ -145,7 +146,8 @@ class WarmConnection(asyncio.BufferedProtocol):
         if not starts_like_tls_record(self._early):
             self._hand_over(self._authority)
             return
-        self._tls = SSL.Connection(self._reception.tls_context(self._authority[0], dt.datetime.now(dt.UTC)))
+        now = dt.datetime.now(dt.UTC)
+        self._tls = SSL.Connection(self._reception.tls_context(self._authority[0], now, self._client_ip))
         self._tls.set_accept_state()
         self._receive = self._shake_hands
         early, self._early = self._early, b""
