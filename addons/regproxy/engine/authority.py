@@ -178,8 +178,8 @@ def create(
     try:
         certificate_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_new(key_file, key_pem, 0o600)
-        _write_new(certificate_file, chain_pem, 0o644)
+        write_whole(key_file, key_pem, 0o600)
+        write_whole(certificate_file, chain_pem, 0o644)
     except OSError as error:
         raise AuthorityError(
             f"a new CA cannot be written to {certificate_file.parent}: {_reason(error)}; make it writable once, "
@@ -202,8 +202,8 @@ def _key_usage() -> x509.KeyUsage:
     )
 
 
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """Create `path` whole or not at all, never readable by others in between."""
+def write_whole(path: Path, content: bytes, mode: int) -> None:
+    """Write `path` whole or not at all, never readable by others in between. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)  # of a start that was killed: in a container every start has the same process id
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

@@ -10,9 +10,7 @@ A CA that was not made here is as good as one that was. One that another CA has 
 clients trust that other one.
 """
 
-import contextlib
 import datetime as dt
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from regproxy.engine.authority import WARN_BEFORE, Authority, AuthorityError, create, load, load_or_create
+from regproxy.engine.authority import WARN_BEFORE, Authority, AuthorityError, create, load, load_or_create, write_whole
 
 SWITCH_BEFORE = dt.timedelta(days=14)
 """What is left of a CA when the next one takes over: time to find who has not got it, while going back is possible."""
@@ -118,7 +116,7 @@ def open_authorities(plan: RotationPlan, now: dt.datetime) -> Authorities:
     if files.are_one:
         authority = load_or_create(files.certificate, files.key, plan.passphrase, now, plan.limits)
         return Authorities(authority, warnings=authority.end_is_near(files.certificate, now))
-    _finish_switch(files)
+    _finish_switch(plan)
     following, warnings = _following(plan, now)
     if plan.automatic and following is not None and _ends_within(files.certificate, SWITCH_BEFORE, now):
         return _in_office(plan, following, now)
@@ -145,27 +143,23 @@ def switch(files: AuthorityFiles) -> None:
 
     Raises OSError.
     """
-    for kept, path in ((files.old.key, files.key), (files.old.certificate, files.certificate)):
-        kept.unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            os.link(path, kept)
+    if files.exist():
+        write_whole(files.old.key, files.key.read_bytes(), 0o600)
+        write_whole(files.old.certificate, files.certificate.read_bytes(), 0o644)
     files.next.key.replace(files.key)
     files.next.certificate.replace(files.certificate)
 
 
-def _finish_switch(files: AuthorityFiles) -> None:
+def _finish_switch(plan: RotationPlan) -> None:
     """Move the next certificate after its key, if a crash came between the two."""
-    if files.next.certificate.exists() and not files.next.key.exists() and _belong_together(files):
-        files.next.certificate.replace(files.certificate)
-
-
-def _belong_together(files: AuthorityFiles) -> bool:
-    """Whether the next certificate's key is in office already; a key that we made has no passphrase."""
+    files = plan.files
+    if not files.next.certificate.exists() or files.next.key.exists():
+        return
     try:
-        load(files.next.certificate, files.key, None, dt.datetime.min.replace(tzinfo=dt.UTC))
+        load(files.next.certificate, files.key, plan.passphrase, dt.datetime.min.replace(tzinfo=dt.UTC))
     except AuthorityError:
-        return False
-    return True
+        return  # the key in office is another's
+    files.next.certificate.replace(files.certificate)
 
 
 def _following(plan: RotationPlan, now: dt.datetime) -> tuple[Authority | None, tuple[str, ...]]:
@@ -194,15 +188,16 @@ def _wants_next(plan: RotationPlan, signing: Authority, now: dt.datetime) -> boo
 def _in_office(plan: RotationPlan, following: Authority, now: dt.datetime) -> Authorities:
     files = plan.files
     former = _good_certificate(files.certificate, now)
-    warnings: tuple[str, ...] = (f"from now on the CA is {_described(following)}; the one before is {files.old.certificate}",)
     try:
         switch(files)
     except OSError as error:
-        warnings = (
+        told = (
             f"{files.certificate} ends soon, so {files.next.certificate} signs; it cannot take its place "
-            f"({error.strerror}): move {files.next.certificate.name} and {files.next.key.name} there",
+            f"({error.strerror}): move {files.next.certificate.name} and {files.next.key.name} there"
         )
-    return Authorities(following, None, former, warnings)
+    else:
+        told = f"from now on the CA is {_described(following)}; the one before is {files.old.certificate}"
+    return Authorities(following, None, former, (told,))
 
 
 def _ends_within(certificate_file: Path, time: dt.timedelta, now: dt.datetime) -> bool:

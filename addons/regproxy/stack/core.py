@@ -2,13 +2,13 @@
 
 import logging
 
-from regproxy.engine.authority import Authority
 from regproxy.engine.nameservers import lookup_at
 from regproxy.origin.authorized import AuthorizedUpstream
 from regproxy.origin.credential_source import CredentialSource
 from regproxy.origin.resolver import Lookup, system_lookup
 from regproxy.policy.identities import IdentityKey
 from regproxy.settings import Settings
+from regproxy.stack.ca import Ca
 from regproxy.stack.client_identities import ClientIdentities
 from regproxy.stack.credentials import credential_source, intercepting
 from regproxy.store.content import Store
@@ -28,7 +28,7 @@ class Core:
         self._credentials: CredentialSource | None = None
         self._store: Store | None = None
         self._upstream: AuthorizedUpstream | None = None
-        self._authority: Authority | None = None
+        self._ca: Ca | None = None
         self._identities: ClientIdentities | None = None
         self._store_failed = False
         self.own_ports: set[int] = set()
@@ -43,9 +43,9 @@ class Core:
         self.own_ports = {settings.listen_port}
         self.lookup = lookup_at(settings.nameservers) if settings.nameservers else system_lookup
 
-    def start(self, store: Store, upstream: AuthorizedUpstream, authority: Authority) -> None:
+    def start(self, store: Store, upstream: AuthorizedUpstream, ca: Ca) -> None:
         """Set what was opened: from now on requests can be answered."""
-        self._store, self._upstream, self._authority = store, upstream, authority
+        self._store, self._upstream, self._ca = store, upstream, ca
         self._identities = ClientIdentities(IdentityKey(store.identity_key))
 
     @property
@@ -78,10 +78,10 @@ class Core:
         return self._upstream
 
     @property
-    def authority(self) -> Authority:
-        """Our CA."""
-        assert self._authority is not None
-        return self._authority
+    def ca(self) -> Ca:
+        """Our CAs, and who has them."""
+        assert self._ca is not None
+        return self._ca
 
     @property
     def identities(self) -> ClientIdentities:

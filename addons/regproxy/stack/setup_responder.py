@@ -11,6 +11,8 @@ from regproxy.stack.setup_pages import index_page, systemd_script
 GREETING = "docker-registry-proxy: The docker caching proxy is working!"
 """The predecessor's text: health checks in the wild look for it."""
 
+CA_TYPE = "application/x-x509-ca-cert"
+
 
 class SetupResponder:
     """Answers every origin-form request to the proxy's port."""
@@ -24,6 +26,8 @@ class SetupResponder:
         """Answer at once: nothing here needs the request's body."""
         if flow.response is None and door(flow.request) is Door.OWN:
             flow.response = self._answer(flow.request)
+            if flow.request.method == "GET" and flow.response.headers.get("content-type") == CA_TYPE:
+                self._core.ca.fetched_by(flow.client_conn.peername[0])
 
     def _answer(self, request: http.Request) -> http.Response:
         path = request.path.partition("?")[0]
@@ -44,7 +48,7 @@ class SetupResponder:
         base_url = _base_url(request)
         match path:
             case "/ca.crt" if self._core.ready:
-                return answer(200, {"Content-Type": "application/x-x509-ca-cert"}, self._core.authority.chain_pem)
+                return answer(200, {"Content-Type": CA_TYPE}, self._core.ca.authorities.trust_pem)
             case "/healthz":
                 return plain_text(200, "ok\n")
             case "/readyz":

@@ -12,12 +12,13 @@ from mitmproxy import connection, http
 from mitmproxy.test import tflow
 
 from regproxy.engine import http_layer
-from regproxy.engine.authority import load_or_create
+from regproxy.engine.certificates import Certificates
 from regproxy.engine.http_layer import Door
 from regproxy.origin.authorized import AuthorizedUpstream
 from regproxy.settings import load_settings
 from regproxy.stack import client_identities, manifests
 from regproxy.stack.auth_injector import AuthInjector
+from regproxy.stack.ca import CaWatch
 from regproxy.stack.core import Core
 from regproxy.stack.interception import Interception
 from regproxy.stack.push_bypass import PushBypass
@@ -73,10 +74,7 @@ async def configure(tmp_path: Path, registry: Registry) -> AsyncIterator[Configu
         upstream = make_upstream(core.settings, core.credentials)
         upstream.open()
         opened.append((store, upstream))
-        authority = load_or_create(
-            core.settings.ca_certificate_file, core.settings.ca_key_file, None, dt.datetime.now(dt.UTC)
-        )
-        core.start(store, upstream, authority)
+        core.start(store, upstream, CaWatch(core.settings, Certificates()).open(dt.datetime.now(dt.UTC)))
         return core
 
     yield start
