@@ -153,7 +153,8 @@ def create(
 ) -> Authority:
     """Make an authority, write it to the two files and return it. Raises `AuthorityError`."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"registry-proxy CA {now:%Y-%m-%d}")])
+    mark = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()[:8]  # two may be of one day
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"registry-proxy CA {now:%Y-%m-%d} {mark}")])
     begins = now - CLOCKS_DIFFER
     unsigned = (
         x509.CertificateBuilder()

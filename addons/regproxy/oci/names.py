@@ -1,8 +1,8 @@
 """Names in the registry world: repository names, tags, and the registry they belong to.
 
 Grammars: OCI distribution-spec 1.1, "Pulling manifests" (`<name>` and `<reference>`), and for a registry the
-`host [":" port]` of RFC 3986 section 3.2, narrowed to host names and IP addresses. Internationalised names are compared in
-the form that DNS and certificates have: `bücher.example` is `xn--bcher-kva.example` (RFC 5891).
+`host [":" port]` of RFC 3986 section 3.2, narrowed to host names and IP addresses. Internationalised names are compared
+in the form that DNS and certificates have: `bücher.example` is `xn--bcher-kva.example` (RFC 5891).
 
 No defaulting happens here: `ubuntu` does not become `library/ubuntu`, and `docker.io` stays `docker.io`.
 """

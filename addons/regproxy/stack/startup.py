@@ -32,6 +32,7 @@ from regproxy.stack.announcements import announce
 from regproxy.stack.ca import CaWatch
 from regproxy.stack.core import Core
 from regproxy.stack.credential_check import report_credentials
+from regproxy.stack.private_process import keep_private
 from regproxy.stack.warm_reads import WarmReads
 from regproxy.stack.wiring import make_upstream, mitmproxy_options, summary, time_limits, without_own_proxies
 from regproxy.store.adoption import adopt_old_cache
@@ -74,6 +75,7 @@ class Startup:
         except SettingsError as error:
             self._refuse(*error.problems)
             return
+        keep_private(os.environ)
         settings = without_own_proxies(settings)
         announce(debug=settings.debug_nginx)
         self._core.configure(settings)

@@ -66,8 +66,9 @@ def test_a_new_authority_is_an_ec_ca_that_signed_itself(tmp_path: Path) -> None:
     assert (constraints.critical, constraints.value.ca, constraints.value.path_length) == (True, True, 0)
     usage = created.certificate.extensions.get_extension_for_class(x509.KeyUsage)
     assert (usage.critical, usage.value.key_cert_sign) == (True, True)
-    assert created.certificate.not_valid_after_utc == NOW + dt.timedelta(days=825)
-    assert created.certificate.not_valid_before_utc < NOW
+    lifetime = created.certificate.not_valid_after_utc - created.certificate.not_valid_before_utc
+    assert lifetime == dt.timedelta(days=825)
+    assert created.certificate.not_valid_before_utc == NOW - dt.timedelta(days=1)
 
 
 def test_the_key_of_a_new_authority_is_for_its_owner_only(tmp_path: Path) -> None:

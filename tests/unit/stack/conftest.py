@@ -2,7 +2,8 @@
 
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Callable, Mapping
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +35,14 @@ type Request = Callable[..., http.HTTPFlow]
 def no_system_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the system's 140 authorities unread: 20 ms for each client, and no test here meets one of them."""
     monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
+
+
+@pytest.fixture(autouse=True)
+def umask_stays() -> Iterator[None]:
+    """Give the next test the umask back that a proxy's start has changed."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture
