@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from regproxy.engine import rotation
+from regproxy.engine import authority, rotation
 from regproxy.engine.authority import LIFETIME_DAYS, AuthorityError, create
 from regproxy.engine.certificates import Certificates
 from regproxy.engine.rotation import (
@@ -186,7 +186,7 @@ class TestSwitching:
     ) -> None:
         """After each of the four steps the next start has a pair that works, and ends with the next CA in office."""
         steps = 0
-        write_whole, replace = rotation.write_whole, Path.replace
+        write_whole, replace = authority.write_whole, Path.replace
 
         def step() -> None:
             nonlocal steps
