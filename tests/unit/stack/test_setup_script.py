@@ -49,7 +49,7 @@ def test_two_cas_become_two_files(host: Path) -> None:
     new = create(host / "2.crt", host / "2.key", NOW).chain_pem
 
     assert set_up(host, old) == {"docker_registry_proxy.crt": old}
-    assert set_up(host, old, new) == {"docker_registry_proxy.crt": old, "docker_registry_proxy_2.crt": new}
+    assert set_up(host, old, new) == {"docker_registry_proxy.crt": old, "docker_registry_proxy_next.crt": new}
     assert set_up(host, new) == {"docker_registry_proxy.crt": new}
     assert (host / "systemctl").read_text().splitlines()[:2] == ["daemon-reload", "restart docker.service"]
     assert (
