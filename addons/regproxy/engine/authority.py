@@ -19,6 +19,9 @@ PREDECESSOR_PASSPHRASE = b"foobar"
 LIFETIME_DAYS = 825
 """The longest lifetime that Apple's and the CA/Browser Forum's rules accept from a private authority."""
 
+NAME = "registry-proxy CA"
+"""How the names of CAs begin that are made here."""
+
 CLOCKS_DIFFER = dt.timedelta(days=1)
 """How far the clocks of clients may be behind ours; part of the lifetime, so that the whole is not longer."""
 
@@ -44,13 +47,20 @@ class Authority:
     chain_pem: bytes
     """The certificate file's bytes, as `/ca.crt` serves them; never a private key, even if one is in that file."""
 
+    @property
+    def was_made_here(self) -> bool:
+        """Whether `create` made it, for this proxy or another one of its kind."""
+        certificate = self.certificate
+        named = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return certificate.issuer == certificate.subject and any(str(each.value).startswith(NAME) for each in named)
+
     def end_is_near(self, certificate_file: Path, now: dt.datetime) -> tuple[str, ...]:
         """Return the line that warns of a CA that ends soon, none if there is time."""
         ends = self.certificate.not_valid_after_utc
         if ends - now > WARN_BEFORE:
             return ()
         words = f"the CA certificate {certificate_file} ends on {ends:%Y-%m-%d}, in {(ends - now).days} days: "
-        return (words + "make a new CA and let every client trust it before",)
+        return (words + "make the next one and let every client trust it before (docs/ca.md)",)
 
     def __repr__(self) -> str:
         """Show the subject only."""
@@ -154,7 +164,7 @@ def create(
     """Make an authority, write it to the two files and return it. Raises `AuthorityError`."""
     key = ec.generate_private_key(ec.SECP256R1())
     mark = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()[:8]  # two may be of one day
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"registry-proxy CA {now:%Y-%m-%d} {mark}")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{NAME} {now:%Y-%m-%d} {mark}")])
     begins = now - CLOCKS_DIFFER
     unsigned = (
         x509.CertificateBuilder()

@@ -6,8 +6,8 @@ trust both. Fourteen days before the end, or earlier by the operator's command, 
 former certificate stays as `ca-old.crt`, served beside it until it ends: a client that is set up in between gets along
 with both halves of a pair of proxies.
 
-A CA that was not made here is as good as one that was. One that another CA has signed is left to the operator: its
-clients trust that other one.
+A CA that was not made here, a predecessor's or the office's, stays as it is until the operator makes or puts the next
+one beside it: only the operator knows who else trusts it, and whether another CA has signed it.
 """
 
 import datetime as dt
@@ -180,9 +180,8 @@ def _make(plan: RotationPlan, now: dt.datetime) -> tuple[Authority | None, tuple
 
 
 def _wants_next(plan: RotationPlan, signing: Authority, now: dt.datetime) -> bool:
-    certificate = signing.certificate
-    signed_itself = certificate.issuer == certificate.subject
-    return plan.automatic and signed_itself and certificate.not_valid_after_utc - now <= WARN_BEFORE
+    ends_soon = signing.certificate.not_valid_after_utc - now <= WARN_BEFORE
+    return plan.automatic and signing.was_made_here and ends_soon
 
 
 def _in_office(plan: RotationPlan, following: Authority, now: dt.datetime) -> Authorities:

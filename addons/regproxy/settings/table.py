@@ -94,8 +94,8 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
     Setting(
         variable="CA_ROTATION",
         default="true",
-        meaning="`true`: 90 days before the CA ends the next one is made and served beside it; it takes over 14 days "
-        "before the end",
+        meaning="`true`: 90 days before a CA ends that was made here the next one is made and served beside it; a next "
+        "CA takes over 14 days before the end",
     ),
     Setting(
         variable="REGISTRIES",

@@ -90,14 +90,15 @@ class TestMaking:
         assert served(open_authorities(by_hand, before_end(1)))[1] == made
         assert open_authorities(by_hand, before_end(1)).signing.certificate != made
 
-    def test_an_intermediate_is_left_to_the_operator(self, plan: RotationPlan) -> None:
-        """Its clients trust the root that signed it, and would not know one that signed itself."""
+    @pytest.mark.parametrize("issuer", ["CN=Office root", "CN=Proxies"])
+    def test_a_ca_that_was_not_made_here_stays(self, plan: RotationPlan, issuer: str) -> None:
+        """A predecessor's or the office's, signed by itself or another: told, and left to the operator."""
         root = ec.generate_private_key(ec.SECP256R1())
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             x509.CertificateBuilder()
             .subject_name(x509.Name.from_rfc4514_string("CN=Proxies"))
-            .issuer_name(x509.Name.from_rfc4514_string("CN=Office root"))
+            .issuer_name(x509.Name.from_rfc4514_string(issuer))
             .public_key(key.public_key())
             .serial_number(7)
             .not_valid_before(NOW)
@@ -115,6 +116,9 @@ class TestMaking:
         assert authorities.following is None
         assert "ends on" in authorities.warnings[0]
         assert names(plan) == ["ca.crt", "ca.key"]
+        made = make_next(plan, before_end(20)).certificate
+        assert open_authorities(plan, before_end(20)).newest.certificate == made
+        assert open_authorities(plan, before_end(10)).signing.certificate == made
 
     @pytest.mark.usefixtures("first")
     def test_a_next_ca_that_is_broken_is_told_and_kept(self, plan: RotationPlan) -> None:
