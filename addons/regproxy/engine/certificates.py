@@ -111,7 +111,8 @@ def issue_leaf(
         .issuer_name(authority.certificate.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
+        # An authority that has ended while the proxy was up: clients are to be told that, not to lose the connection.
+        .not_valid_before(min(now, expires) - dt.timedelta(days=1))
         .not_valid_after(expires)
         .add_extension(x509.SubjectAlternativeName([_alternative_name(name) for name in (host, *also)]), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)

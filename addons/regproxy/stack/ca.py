@@ -80,7 +80,8 @@ class CaWatch:
             decided_s, told_s = decided_s + LOOK_S, told_s + LOOK_S
             if decided_s >= DECIDE_S or self._files_now() != self._seen:
                 decided_s = 0.0
-                self.look(dt.datetime.now(dt.UTC))
+                # Reading a key of RSA takes up to 0.1 s, for its primes are checked.
+                self._take_up(await asyncio.to_thread(self._decide, dt.datetime.now(dt.UTC)))
             if told_s >= TELL_S:
                 told_s = 0.0
                 self.tell_missing()
@@ -88,17 +89,7 @@ class CaWatch:
 
     def look(self, now: dt.datetime) -> None:
         """Decide anew. A CA that has gone, or is being replaced file by file, does not take away the one in use."""
-        if not self._plan.files.exist():
-            self._seen = self._files_now()
-            self._tell((f"the CA {self._plan.files.certificate} or its key is gone; the one in memory goes on",))
-            return
-        try:
-            authorities = open_authorities(self._plan, now)
-        except AuthorityError as error:
-            self._seen = self._files_now()
-            self._tell((f"the CA in memory goes on: {error}",))
-            return
-        self._take(authorities)
+        self._take_up(self._decide(now))
 
     def tell_missing(self) -> None:
         """Name in the log who lacks the CA that will sign next."""
@@ -123,6 +114,22 @@ class CaWatch:
             ca_clients.write(self._clients_file, self.ca.clients.to_json())
         except OSError as error:
             logger.debug("%s cannot be written: %s", self._clients_file, error.strerror)
+
+    def _decide(self, now: dt.datetime) -> Authorities | str:
+        """Return the CAs of the files, or why there are none."""
+        if not self._plan.files.exist():
+            return f"{self._plan.files.certificate} or its key is gone"
+        try:
+            return open_authorities(self._plan, now)
+        except AuthorityError as error:
+            return str(error)
+
+    def _take_up(self, found: Authorities | str) -> None:
+        if isinstance(found, Authorities):
+            self._take(found)
+            return
+        self._seen = self._files_now()
+        self._tell((f"the CA in memory goes on: {found}",))
 
     def _take(self, authorities: Authorities) -> None:
         self.ca.authorities = authorities

@@ -12,6 +12,9 @@ import datetime as dt
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from cryptography import x509
 
 from regproxy.engine.authority import AuthorityError, load
 from regproxy.engine.rotation import AuthorityFiles, RotationPlan, fingerprint, make_next, switch
@@ -53,14 +56,22 @@ def _status(settings: Settings, plan: RotationPlan, now: dt.datetime) -> Iterato
     newest = ""
     for word, files in (("signs", plan.files), ("next", plan.files.next), ("former", plan.files.old)):
         if files.certificate.exists():
-            certificate = load(files.certificate, files.key, plan.passphrase, now).certificate
+            certificate = _certificate(files.certificate)
             newest = newest if word == "former" else fingerprint(certificate)
-            yield f"{word}: {files.certificate}, good until {certificate.not_valid_after_utc:%Y-%m-%d}"
+            ends = certificate.not_valid_after_utc
+            yield f"{word}: {files.certificate}, {'good until' if ends > now else 'ended on'} {ends:%Y-%m-%d}"
     if not newest:
         yield f"there is no CA at {plan.files.certificate} yet"
     elif plan.files.next.exist():
         missing = _clients(settings).without(newest)
         yield f"clients without the next CA: {' '.join(missing) or 'none is known'}"
+
+
+def _certificate(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except ValueError:
+        raise AuthorityError(f"{path} is not a certificate") from None
 
 
 def _switch(settings: Settings, plan: RotationPlan, now: dt.datetime, *, anyway: bool) -> str:

@@ -234,7 +234,8 @@ def test_a_leaf_of_a_ca_that_ends_is_not_made_for_each_connection(plan: Rotation
     """With less than a leaf's time for renewal left, one is still used for half of what there is."""
     certificates = Certificates()
     certificates.authority = open_authorities(plan, NOW).signing
-    context = certificates.context_for("quay.io", before_end(20))
+    certificates.context_for("quay.io", before_end(-9))  # also when it has ended
+    context = certificates.context_for("ghcr.io", before_end(20))
 
-    assert certificates.context_for("quay.io", before_end(11)) is context
-    assert certificates.context_for("quay.io", before_end(9)) is not context
+    assert certificates.context_for("ghcr.io", before_end(11)) is context
+    assert certificates.context_for("ghcr.io", before_end(9)) is not context

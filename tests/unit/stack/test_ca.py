@@ -108,7 +108,7 @@ class TestWatch:
 
         assert signing(watch) == first
         assert len(warnings(caplog)) == 1
-        assert "memory goes on" in warnings(caplog)[0]
+        assert "the CA in memory goes on: " in warnings(caplog)[0]
         assert sorted(path.name for path in directory.iterdir()) == before
 
     def test_clients_are_counted_in_the_overlap_only(
@@ -205,6 +205,8 @@ class TestCommand:
         assert self.run(environ, "switch", "--anyway") == 0
         assert self.run(environ, "status") == 0
         assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()[-2:]] == ["signs", "former"]
+        assert ca_rotation.main([], environ, after_days(LIFETIME_DAYS)) == 0
+        assert capsys.readouterr().out.count(", ended on ") == 2
 
     def test_before_the_first_start(self, environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
         """There is nothing to tell yet, and a wrong word is answered with the usage."""
