@@ -101,7 +101,7 @@ def test_a_registry_has_one_spelling(text: str, host: str, port: int, shown: str
         "-a.io",
         "a b",
         "quay.io\n",
-        "q\xfcay.io",
+        "q\u2028ay.io",
         "::1",
         "[::1",
         "[fe80::1%eth0]",
