@@ -2,7 +2,8 @@
 
 An index can be lost without harm: what it knows is found again from the content files, but for media types and tags,
 which the next pulls bring back. So whatever is wrong with it, the store opens with an empty one. What is only in the
-way (locked, full disk, read-only) is an error, and the file stays.
+way (locked, full disk, read-only) is an error, and the file stays. What is repaired is told by warnings: mitmproxy ends
+after an error that is logged while it starts.
 Runs on the index thread only.
 """
 
@@ -49,7 +50,7 @@ class IndexFile:
         with contextlib.suppress(sqlite3.Error):
             index.close()
         if damaged_by is None:
-            _logger.error(
+            _logger.warning(
                 "the cache index %s was removed or replaced: rebuilding it from the content files",
                 self._layout.database,
             )
@@ -67,7 +68,7 @@ class IndexFile:
     def _move_aside(self, reason: Exception) -> None:
         database = self._layout.database
         aside = database.with_name("cache.db.damaged")
-        _logger.error(
+        _logger.warning(
             "the cache index %s is damaged (%s): moved to %s, rebuilding it from the content files",
             database,
             reason,
