@@ -1,6 +1,6 @@
 # Every target sets up what it needs; nothing has to be installed before.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-clients test-container test-setup golden screenshot bench check lint format lock clean
+.PHONY: help serve test test-clients test-container test-setup crash golden screenshot bench check audit sbom lint format lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -58,13 +58,25 @@ screenshot: ## Renew the picture of the dashboard in docs/images
 	@scripts/test-packages
 	@RENEW_SCREENSHOT=1 $(BIN)/python -m pytest -q -m slow tests/e2e/test_dashboard.py
 
+crash: ## Kill a process with the store 400 times, half of them with files lost as in a power cut
+	@scripts/bootstrap dev
+	@$(BIN)/python -m pytest -s -m slow tests/unit/store/test_crashes.py $(ARGS)
+
 bench: ## Compare with nginx, docker-registry, Squid and mitmdump; ARGS="--quick" for a look
 	@scripts/bootstrap dev
 	@scripts/bench-packages
 	@$(BIN)/python -m bench $(ARGS)
 
-check: lint ## Lint and check the types
+check: lint audit ## Lint, check the types, and audit the packages
 	@$(BIN)/mypy --strict
+
+audit: ## Ask PyPI whether the pinned packages have known vulnerabilities; offline it says so and goes on
+	@scripts/bootstrap dev
+	@$(BIN)/python -m supply.audit
+
+sbom: ## Print what the image holds as CycloneDX JSON; IMAGE=name, made before with podman or docker
+	@scripts/bootstrap dev
+	@scripts/sbom $(IMAGE)
 
 lint: ## Check style, format and shell scripts
 	@scripts/bootstrap dev

@@ -29,10 +29,19 @@ fi
 python=$bin/python3
 [ -x "$python" ] || fail "there is no python3 beside $mitmdump: it cannot check the settings"
 
-# -P keeps the working directory off the module path: a file there must not replace a module.
-cache_directory=$(PYTHONPATH="$root/addons" "$python" -P -m regproxy.settings cache-directory) || exit "$?"
+# Isolated: no file of the working directory, of PYTHONPATH or of the user's home replaces a module. -I passes over all
+# of Python's variables, also over the one that is there for a read-only file system.
+isolated=-I
+[ -z "${PYTHONDONTWRITEBYTECODE:-}" ] || isolated=-IB
 
-program=$(PYTHONPATH="$root/addons" "$python" -P -m regproxy.settings program) || exit "$?"
+settings() {
+    "$python" "$isolated" -c "import runpy, sys; sys.path.insert(0, sys.argv.pop(1))
+runpy.run_module('regproxy.settings', run_name='__main__', alter_sys=True)" "$root/addons" "$1"
+}
+
+cache_directory=$(settings cache-directory) || exit "$?"
+
+program=$(settings program) || exit "$?"
 
 # SQLite's temporary files, where there may be no other directory to write to.
 export SQLITE_TMPDIR="$cache_directory"
@@ -42,5 +51,5 @@ export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
 
 # The addon opens the port when it is ready to answer: without it, nothing listens.
 set -- "$bin/$program" --set server=false --set termlog_verbosity=warn -s "$root/addons/registry_proxy.py" --set "confdir=$cache_directory/.mitmproxy" "$@"
-[ "$$" != 1 ] || exec "$python" -P "$root/process_one.py" "$@"
-exec "$@"
+[ "$$" != 1 ] || exec "$python" "$isolated" "$root/process_one.py" "$@"
+exec "$python" "$isolated" "$@"

@@ -13,6 +13,20 @@ curl -fsS "{{ base_url }}/ca.crt" > /usr/share/ca-certificates/docker_registry_p
 if ! grep -qxF docker_registry_proxy.crt /etc/ca-certificates.conf; then
     echo docker_registry_proxy.crt >> /etc/ca-certificates.conf
 fi
+# While the proxy's CA is being replaced it gives two certificates. Each needs a file of its own: OpenSSL's folder of
+# authorities passes over a file with two.
+sed -i '/^docker_registry_proxy_next[.]crt$/d' /etc/ca-certificates.conf
+(
+    cd /usr/share/ca-certificates
+    rm -f docker_registry_proxy_next.crt
+    awk '/-----BEGIN CERTIFICATE-----/ { number++ }
+        number == 1 { print > "docker_registry_proxy.crt.new" }
+        number > 1 { print > "docker_registry_proxy_next.crt" }' docker_registry_proxy.crt
+    mv docker_registry_proxy.crt.new docker_registry_proxy.crt
+)
+if [ -e /usr/share/ca-certificates/docker_registry_proxy_next.crt ]; then
+    echo docker_registry_proxy_next.crt >> /etc/ca-certificates.conf
+fi
 update-ca-certificates --fresh
 
 systemctl daemon-reload

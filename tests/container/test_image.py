@@ -150,7 +150,7 @@ class TestSealed:
 
         assert podman.run("healthcheck", "run", "by-environment", check=False).returncode == 0
         assert podman.run("healthcheck", "run", "by-file", check=False).returncode == 0
-        check = ("python3", "-P", "/opt/registry-proxy/healthcheck.py")
+        check = ("python3", "-I", "/opt/registry-proxy/healthcheck.py")
         refused = podman.run("exec", "--env=LISTEN_PORT=3130", "by-environment", *check, check=False)
         assert refused.returncode == 1
         assert "refused" in refused.stderr

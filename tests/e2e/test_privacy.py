@@ -201,6 +201,30 @@ def test_what_the_operators_login_opens_is_for_everybody(
     assert up == down == dict.fromkeys(askers, "all")
 
 
+@pytest.mark.parametrize("site", ["token"], indirect=True)
+def test_a_rebuilt_index_opens_nothing(lab: Lab, start_proxy: StartProxy, build_image: MakeImage, site: Site) -> None:
+    """Who may read what was in it: nobody gets what is stored before its registry was asked, then who may."""
+    lab.push(image := build_image(), name := "private/rebuilt")
+    proxy = start_proxy(settings(lab))
+    client = proxy.client()
+    stored = Stored(site.host, name, image)
+    askers = {"anonymous": NOBODY, "bob": site.token(client, name, BOB), "alice": site.token(client, name, ALICE)}
+    stored.pull(client, askers["alice"])
+    proxy.stop()
+    (proxy.cache_directory / "cache.db").write_bytes(b"no index any more" * 10_000)
+    client = proxy.start().client()
+    mark = site.registry.log.mark()
+
+    with cut_off(lab, site, client, name):
+        down = [status for login in askers.values() for status in stored.ask(client, login)]
+    up = {who: outcome(stored.ask(client, login)) for who, login in askers.items()}
+
+    assert set(down) <= {401, 403, 502}
+    assert "rebuilding it from the content files" in proxy.log
+    assert up == {"anonymous": "none", "bob": "none", "alice": "all"}
+    assert mark.count(method="GET", path_contains="/blobs/") == 0  # the bytes were still there
+
+
 class TestDigests:
     """A digest alone opens nothing."""
 

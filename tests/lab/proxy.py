@@ -45,7 +45,9 @@ class Proxy:
             "CA_DIRECTORY": str(self.ca_directory),
             **settings,
         }
-        self._program = Program("proxy", [str(ENTRYPOINT)], directory, environment=self._environment())
+        self.command = [str(ENTRYPOINT)]
+        """What is started; a test may put a program before it."""
+        self._program = Program("proxy", self.command, directory, environment=self._environment())
 
     def _environment(self) -> dict[str, str]:
         interpreter_directory = str(Path(sys.executable).parent)
@@ -61,7 +63,7 @@ class Proxy:
 
     def start(self) -> Self:
         """Start it and wait for `/readyz`; LabError with the end of its log when it does not get ready."""
-        self._program = Program("proxy", [str(ENTRYPOINT)], self._directory, environment=self._environment())
+        self._program = Program("proxy", self.command, self._directory, environment=self._environment())
         self._program.start()
         deadline_s = time.monotonic() + _READY_LIMIT_S
         while self.readiness() != 200:

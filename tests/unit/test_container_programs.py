@@ -43,7 +43,7 @@ def serve() -> Iterator[Callable[[int], int]]:
 
 
 def check(**environ: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", str(HEALTHCHECK)]
+    command = [sys.executable, "-I", str(HEALTHCHECK)]
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20, check=False)
 
 
@@ -94,7 +94,7 @@ def test_sqlite_has_a_place_for_its_temporary_files(tmp_path: Path) -> None:
     """With a read-only root file system it would find none: the cache directory may be the only one to write to."""
     programs, cache = tmp_path / "bin", tmp_path / "the cache"
     programs.mkdir()
-    (programs / "mitmdump").write_text('#!/bin/sh\necho "$SQLITE_TMPDIR"\n')
+    (programs / "mitmdump").write_text('import os\nprint(os.environ["SQLITE_TMPDIR"])\n')
     (programs / "python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     for program in programs.iterdir():
         program.chmod(0o755)

@@ -14,7 +14,12 @@ ROOT = Path(__file__).parents[2]
 SECRET = "hunter2-s3cret"
 
 # Tells what it was given, instead of being a proxy.
-FAKE_MITMDUMP = '#!/bin/sh\necho "umask $(umask)"\nfor argument; do echo "argument $argument"; done\nexit 7\n'
+FAKE_MITMDUMP = """
+import os, sys
+umask = os.umask(0)
+print(f"umask {umask:04o}", *(f"argument {each}" for each in sys.argv[1:]), sep="\\n")
+sys.exit(7)
+"""
 
 
 def free_port() -> str:

@@ -6,6 +6,7 @@ cheaper than RSA 2048. An existing one may be RSA or EC, and its key encrypted w
 
 import datetime as dt
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,17 @@ PREDECESSOR_PASSPHRASE = b"foobar"
 LIFETIME_DAYS = 825
 """The longest lifetime that Apple's and the CA/Browser Forum's rules accept from a private authority."""
 
+NAME = "registry-proxy CA"
+"""How the names of CAs begin that are made here."""
+
+CLOCKS_DIFFER = dt.timedelta(days=1)
+"""How far the clocks of clients may be behind ours; part of the lifetime, so that the whole is not longer."""
+
 WARN_BEFORE = dt.timedelta(days=90)
 """A CA that ends sooner is told of at each start: every client has to be given the next one."""
+
+_PEM_LABEL = re.compile(rb"-----BEGIN ([^-\r\n]+)-----")
+_PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 type SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -35,7 +45,14 @@ class Authority:
     certificate: x509.Certificate
     key: SigningKey
     chain_pem: bytes
-    """The certificate file's bytes, as `/ca.crt` serves them."""
+    """The certificate file's bytes, as `/ca.crt` serves them; never a private key, even if one is in that file."""
+
+    @property
+    def was_made_here(self) -> bool:
+        """Whether `create` made it, for this proxy or another one of its kind."""
+        certificate = self.certificate
+        named = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return certificate.issuer == certificate.subject and any(str(each.value).startswith(NAME) for each in named)
 
     def end_is_near(self, certificate_file: Path, now: dt.datetime) -> tuple[str, ...]:
         """Return the line that warns of a CA that ends soon, none if there is time."""
@@ -43,31 +60,39 @@ class Authority:
         if ends - now > WARN_BEFORE:
             return ()
         words = f"the CA certificate {certificate_file} ends on {ends:%Y-%m-%d}, in {(ends - now).days} days: "
-        return (words + "make a new CA and let every client trust it before",)
+        return (words + "make the next one and let every client trust it before (docs/ca.md)",)
 
     def __repr__(self) -> str:
         """Show the subject only."""
         return f"Authority({self.certificate.subject.rfc4514_string()})"
 
 
-def load_or_create(certificate_file: Path, key_file: Path, passphrase: str | None, now: dt.datetime) -> Authority:
+def load_or_create(
+    certificate_file: Path,
+    key_file: Path,
+    passphrase: str | None,
+    now: dt.datetime,
+    limits: x509.NameConstraints | None = None,
+) -> Authority:
     """Return the authority in the two files; make one when neither file exists.
 
-    `passphrase` is tried before the predecessor's when the key is encrypted. Raises `AuthorityError`.
+    `passphrase` is tried before the predecessor's when the key is encrypted. `limits` are the names that a new CA can
+    sign for; one that exists stays as it is. Raises `AuthorityError`.
     """
     if certificate_file.exists():
-        return _load(certificate_file, key_file, passphrase, now)
+        return load(certificate_file, key_file, passphrase, now)
     if key_file.exists():
         raise AuthorityError(
             f"{key_file} exists but its certificate {certificate_file} does not: restore the certificate, "
             "or remove the key to get a new CA"
         )
-    return _create(certificate_file, key_file, now)
+    return create(certificate_file, key_file, now, limits)
 
 
-def _load(certificate_file: Path, key_file: Path, passphrase: str | None, now: dt.datetime) -> Authority:
+def load(certificate_file: Path, key_file: Path, passphrase: str | None, now: dt.datetime) -> Authority:
+    """Return the authority in the two files. Raises `AuthorityError`."""
     try:
-        chain_pem = certificate_file.read_bytes()
+        chain_pem = _certificates_only(certificate_file.read_bytes())
         certificate = x509.load_pem_x509_certificate(chain_pem)
     except (OSError, ValueError) as error:
         raise AuthorityError(f"the CA certificate {certificate_file} cannot be read: {_reason(error)}") from None
@@ -99,6 +124,13 @@ def _load(certificate_file: Path, key_file: Path, passphrase: str | None, now: d
     return Authority(certificate, key, chain_pem)
 
 
+def _certificates_only(pem: bytes) -> bytes:
+    """Return a certificate file without what is no certificate: `CA_CRT_FILE` may name a file with the key in it."""
+    if all(label == b"CERTIFICATE" for label in _PEM_LABEL.findall(pem)):
+        return pem
+    return b"".join(block + b"\n" for block in _PEM_CERTIFICATE.findall(pem))
+
+
 def _may_sign(certificate: x509.Certificate) -> bool:
     """Whether clients accept it as an issuer (RFC 5280 section 6.1.4 k and n); an X.509 v1 root cannot say."""
     if certificate.version is x509.Version.v1:
@@ -126,22 +158,30 @@ def _load_key(key_file: Path, key_pem: bytes, passphrase: str | None) -> Signing
     )
 
 
-def _create(certificate_file: Path, key_file: Path, now: dt.datetime) -> Authority:
+def create(
+    certificate_file: Path, key_file: Path, now: dt.datetime, limits: x509.NameConstraints | None = None
+) -> Authority:
+    """Make an authority, write it to the two files and return it. Raises `AuthorityError`."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"registry-proxy CA {now:%Y-%m-%d}")])
-    certificate = (
+    mark = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()[:8]  # two may be of one day
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{NAME} {now:%Y-%m-%d} {mark}")])
+    begins = now - CLOCKS_DIFFER
+    unsigned = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=LIFETIME_DAYS))
+        .not_valid_before(begins)
+        .not_valid_after(begins + dt.timedelta(days=LIFETIME_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
     )
+    if limits is not None:
+        # Critical (RFC 5280 section 4.2.1.10): a client that does not know it must not trust the CA for everything.
+        unsigned = unsigned.add_extension(limits, critical=True)
+    certificate = unsigned.sign(key, hashes.SHA256())
     chain_pem = certificate.public_bytes(serialization.Encoding.PEM)
     key_pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -149,8 +189,8 @@ def _create(certificate_file: Path, key_file: Path, now: dt.datetime) -> Authori
     try:
         certificate_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_new(key_file, key_pem, 0o600)
-        _write_new(certificate_file, chain_pem, 0o644)
+        write_whole(key_file, key_pem, 0o600)
+        write_whole(certificate_file, chain_pem, 0o644)
     except OSError as error:
         raise AuthorityError(
             f"a new CA cannot be written to {certificate_file.parent}: {_reason(error)}; make it writable once, "
@@ -173,8 +213,8 @@ def _key_usage() -> x509.KeyUsage:
     )
 
 
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """Create `path` whole or not at all, never readable by others in between."""
+def write_whole(path: Path, content: bytes, mode: int) -> None:
+    """Write `path` whole or not at all, never readable by others in between. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)  # of a start that was killed: in a container every start has the same process id
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

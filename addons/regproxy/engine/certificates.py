@@ -7,7 +7,7 @@ leaves without a look at their expiry; here a host's context is made once and re
 import datetime as dt
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,8 @@ LEAF_LIFETIME = dt.timedelta(days=199)
 """Under the 200 days that public rules allow from March 2026 on; some clients apply them to private authorities."""
 
 LEAF_RENEWAL = dt.timedelta(days=30)
-"""A leaf with less than this left is replaced by a new one at the next connection."""
+"""A leaf with less than this left is replaced by a new one at the next connection; one that is made for a shorter time,
+because its authority ends, when half of that is over."""
 
 SSL_MODE_ENABLE_PARTIAL_WRITE = 0x1
 """OpenSSL's constant (SSL_CTX_set_mode(3)), which pyOpenSSL does not name."""
@@ -48,6 +49,8 @@ class Certificates:
 
     def __init__(self) -> None:
         self.authority: Authority | None = None
+        self.on_client: Callable[[str], None] | None = None
+        """Is told the address of each client that gets a leaf, while somebody wants to know."""
         self._key: SigningKey = ec.generate_private_key(ec.SECP256R1())
         self._ready: OrderedDict[str, _Ready] = OrderedDict()
 
@@ -55,13 +58,21 @@ class Certificates:
         """Give a new client connection its OpenSSL object."""
         if tls_start.ssl_conn is not None or self.authority is None:
             return
-        address = tls_start.context.server.address
-        host = _own_name(tls_start.context.client) if address is None else address[0]
-        tls_start.ssl_conn = SSL.Connection(self.context_for(host, dt.datetime.now(dt.UTC)))
+        client, address = tls_start.context.client, tls_start.context.server.address
+        host = _own_name(client) if address is None else address[0]
+        context = self.context_for(host, dt.datetime.now(dt.UTC), client.peername[0])
+        tls_start.ssl_conn = SSL.Connection(context)
         tls_start.ssl_conn.set_accept_state()
 
-    def context_for(self, host: str, now: dt.datetime) -> SSL.Context:
+    def use(self, authority: Authority) -> None:
+        """Sign with this authority from now on; connections that are open stay as they are."""
+        self.authority = authority
+        self._ready.clear()
+
+    def context_for(self, host: str, now: dt.datetime, client_ip: str = "") -> SSL.Context:
         """Return the TLS context for `host`, making or renewing its leaf if need be."""
+        if self.on_client is not None and client_ip:
+            self.on_client(client_ip)
         ready = self._ready.get(host)
         if ready is None or ready.renew_at <= now:
             ready = self._make(host, now)
@@ -89,7 +100,8 @@ class Certificates:
         context.use_certificate(leaf)
         context.use_privatekey(self._key)
         context.add_extra_chain_cert(self.authority.certificate)
-        return _Ready(context, leaf.not_valid_after_utc - LEAF_RENEWAL)
+        left = leaf.not_valid_after_utc - now
+        return _Ready(context, leaf.not_valid_after_utc - min(LEAF_RENEWAL, left / 2))
 
 
 def issue_leaf(
@@ -102,12 +114,12 @@ def issue_leaf(
     expires = min(now + LEAF_LIFETIME, authority.certificate.not_valid_after_utc)
     return (
         x509.CertificateBuilder()
-        # A common name holds 64 characters (RFC 5280 ub-common-name); clients read the alternative name only.
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])]))
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _common_name(host))]))
         .issuer_name(authority.certificate.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
+        # An authority that has ended while the proxy was up: clients are to be told that, not to lose the connection.
+        .not_valid_before(min(now, expires) - dt.timedelta(days=1))
         .not_valid_after(expires)
         .add_extension(x509.SubjectAlternativeName([_alternative_name(name) for name in (host, *also)]), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -132,6 +144,15 @@ def _own_name(client: connection.Client) -> str:
         return normalise_host(client.sni or client.sockname[0])
     except ValueError:
         return str(client.sockname[0])
+
+
+def _common_name(host: str) -> str:
+    """Return what people read; clients look at the alternative name only.
+
+    OpenSSL holds a common name that looks like a host against a CA's name constraints, and `10.0.0.1` looks like one.
+    """
+    is_name = isinstance(_alternative_name(host), x509.DNSName)
+    return (host if is_name else f"address {host}")[:64]  # RFC 5280 ub-common-name
 
 
 def _alternative_name(host: str) -> x509.GeneralName:

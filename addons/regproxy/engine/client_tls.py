@@ -11,6 +11,12 @@ from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from OpenSSL import SSL
 
 
+def reason_of(error: SSL.Error) -> str:
+    """Return OpenSSL's words for an error."""
+    entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return ", ".join(entry[2] for entry in entries) or type(error).__name__
+
+
 class InterceptedTlsLayer(ClientTLSLayer):
     """TLS with a client, ended with a leaf of our CA.
 

@@ -95,6 +95,13 @@ def connect_head(host: str, port: int, authorization: str | None) -> bytes:
     return f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{login}\r\n".encode()
 
 
+def _host_as_written(request: http.Request) -> str:
+    """Return the host of a CONNECT; mitmproxy decodes A-labels, which DNS, certificates and our settings do not."""
+    if request.host.isascii():
+        return request.host
+    return request.data.authority.decode("ascii").rpartition(":")[0]
+
+
 class TunnelServer(connection.Server):
     """The far end of a tunnel, at an address that the stack has checked already."""
 
@@ -134,8 +141,8 @@ class ConnectLayer(layer.Layer):
             yield from self._refuse(400, f"the CONNECT request cannot be read: {error}")
             return
         self._received = bytearray(rest)
-        connect = ConnectRequest(self.context.client, request.host, request.port, request)
-        self._asked = shown(f"{request.host}:{request.port}")
+        connect = ConnectRequest(self.context.client, _host_as_written(request), request.port, request)
+        self._asked = shown(f"{connect.host}:{connect.port}")
         yield RegistryConnectHook(connect)
         match connect.verdict:
             case Intercept():

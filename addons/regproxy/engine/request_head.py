@@ -65,10 +65,7 @@ def read_plain_head(head: bytes) -> RequestHead | None:
 
 
 def read_plain_connect(head: bytes) -> tuple[str, int] | None:
-    """Read normalised host and port of a CONNECT; None unless it is a plain one without a login.
-
-    Internationalised names are left to mitmproxy, which decodes them.
-    """
+    """Read normalised host and port of a CONNECT; None unless it is a plain one without a login."""
     start, *lines = head.split(b"\r\n")
     asked = _CONNECT.fullmatch(start)
     fields = _plain_fields(lines)
@@ -78,7 +75,7 @@ def read_plain_connect(head: bytes) -> tuple[str, int] | None:
         host, port = normalise_host(asked[1].decode()), int(asked[2])
     except ValueError:
         return None
-    return (host, port) if 1 <= port <= 65535 and "xn--" not in host else None
+    return (host, port) if 1 <= port <= 65535 else None
 
 
 def _plain_fields(lines: list[bytes]) -> tuple[tuple[str, str], ...] | None:

@@ -20,6 +20,7 @@ from mitmproxy.net.tls import starts_like_tls_record
 from OpenSSL import SSL
 
 from regproxy.engine.bodies import FileBody, Sent
+from regproxy.engine.client_tls import reason_of
 from regproxy.engine.request_head import END_OF_HEAD, read_plain_connect, read_plain_head
 from regproxy.engine.warm import Asked, WarmAnswer, WarmReads, answer_or_none, serialised
 
@@ -61,7 +62,8 @@ class Reception:
     """What every connection needs."""
 
     warm: WarmReads
-    tls_context: Callable[[str, dt.datetime], SSL.Context]
+    tls_context: Callable[[str, dt.datetime, str], SSL.Context]
+    """Returns the TLS context for a host; it is also told the client's address."""
     sender: FileSender
     head_timeout_s: float
     """How long a head, or a handshake, may take to arrive."""
@@ -153,7 +155,8 @@ class WarmConnection(asyncio.BufferedProtocol):
         if not starts_like_tls_record(self._early):
             self._hand_over(self._authority)
             return
-        self._tls = SSL.Connection(self._reception.tls_context(self._authority[0], dt.datetime.now(dt.UTC)))
+        now = dt.datetime.now(dt.UTC)
+        self._tls = SSL.Connection(self._reception.tls_context(self._authority[0], now, self._client_ip))
         self._tls.set_accept_state()
         self._receive = self._shake_hands
         early, self._early = self._early, b""
@@ -180,7 +183,7 @@ class WarmConnection(asyncio.BufferedProtocol):
         try:
             self._take_in(data)
         except SSL.Error as error:
-            logger.debug("%s: %s", self._client_ip, _reason(error))
+            logger.debug("%s: %s", self._client_ip, reason_of(error))
             self._finish()
             return
         self._answer_requests()
@@ -331,7 +334,7 @@ class WarmConnection(asyncio.BufferedProtocol):
             "%s: TLS for %s failed: %s; a client that does not trust the proxy's CA says so like this (see /ca.crt)",
             self._client_ip,
             self._authority[0],
-            _reason(error),
+            reason_of(error),
         )
 
     @property
@@ -342,9 +345,3 @@ class WarmConnection(asyncio.BufferedProtocol):
 
 def _ignore(_data: bytes) -> None:
     """Take nothing in."""
-
-
-def _reason(error: SSL.Error) -> str:
-    """Return OpenSSL's words for an error."""
-    entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    return ", ".join(entry[2] for entry in entries) or type(error).__name__

@@ -1,7 +1,8 @@
 """Names in the registry world: repository names, tags, and the registry they belong to.
 
 Grammars: OCI distribution-spec 1.1, "Pulling manifests" (`<name>` and `<reference>`), and for a registry the
-`host [":" port]` of RFC 3986 section 3.2, narrowed to ASCII host names and IP addresses.
+`host [":" port]` of RFC 3986 section 3.2, narrowed to host names and IP addresses. Internationalised names are compared
+in the form that DNS and certificates have: `bücher.example` is `xn--bcher-kva.example` (RFC 5891).
 
 No defaulting happens here: `ubuntu` does not become `library/ubuntu`, and `docker.io` stays `docker.io`.
 """
@@ -10,6 +11,8 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from typing import NewType, Self
+
+import idna
 
 from regproxy.oci.wording import shown
 
@@ -101,16 +104,31 @@ def parse_authority(text: str) -> tuple[str, int | None]:
 def normalise_host(text: str) -> str:
     """Return the one spelling of a host name or IP address, so that equal hosts compare equal.
 
-    Accepts any case, one final dot (DNS root), and IPv6 with or without brackets. Raises ValueError when the text is
-    neither an ASCII host name nor an IP address.
+    Accepts any case, one final dot (DNS root), IPv6 with or without brackets, and internationalised names, which
+    become A-labels. Raises ValueError when the text is neither a host name nor an IP address.
     """
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if ":" in bare or bare != text:
         return _normalise_ipv6(bare)
-    host = bare.lower().removesuffix(".")
+    host = to_a_labels(bare).lower().removesuffix(".")
     if len(host) > _MAX_HOST_CHARACTERS or _HOST_NAME.fullmatch(host) is None:
         raise ValueError(f"{shown(text)} is not a host name or an IP address")
     return host
+
+
+def to_a_labels(host: str) -> str:
+    """Return a host name, or a pattern of some, with each internationalised label as DNS knows it.
+
+    Raises ValueError for a label that DNS cannot have.
+    """
+    if host.isascii():
+        return host
+    try:
+        return ".".join(
+            label if label.isascii() else idna.encode(label, uts46=True).decode() for label in host.split(".")
+        )
+    except idna.IDNAError:
+        raise ValueError(f"{shown(host)} is not a host name: a label cannot be written as an A-label") from None
 
 
 def _normalise_ipv6(bare: str) -> str:

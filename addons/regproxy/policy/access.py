@@ -19,6 +19,9 @@ from regproxy.policy.openers import OpenedBy
 
 NEVER_S = 0.0
 
+LONG_AGO_S = 1.0
+"""The time of an answer whose age is not known: it was given, and is not fresh."""
+
 
 class PrivateImages(StrEnum):
     """What becomes of content that only some clients may read at its registry."""
@@ -72,6 +75,15 @@ class Openness:
                 return replace(self, shared_at_s=at_s)
             case OpenedBy.CLIENT:
                 return self
+
+    def set_back(self, by_s: float) -> "Openness":
+        """Return it by a clock that was set back by so many seconds."""
+        return Openness(set_back(self.public_at_s, by_s), set_back(self.shared_at_s, by_s))
+
+
+def set_back(at_s: float, by_s: float) -> float:
+    """Return the time of an answer by a clock that was set back by so many seconds: it is as old as before."""
+    return NEVER_S if at_s == NEVER_S else max(at_s - by_s, LONG_AGO_S)
 
 
 CLOSED = Openness()

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
-from regproxy.oci.names import normalise_host
+from regproxy.oci.names import normalise_host, to_a_labels
 from regproxy.oci.wording import shown
 
 BUILT_IN_HOSTS = (
@@ -115,7 +115,7 @@ def _normalise_pattern(text: str) -> str:
     """Lower the case and check the grammar of a host with or without wildcards."""
     if "*" not in text and not text.startswith("."):
         return normalise_host(text)
-    host = text.lower().removesuffix(".")
+    host = to_a_labels(text).lower().removesuffix(".")
     if _WILDCARD_HOST.fullmatch(host) is None:
         raise ValueError(f"{shown(text)} is not a host name with wildcards")
     if re.search(r"[a-z0-9]", host) is None:

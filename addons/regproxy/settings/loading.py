@@ -79,6 +79,8 @@ class _Reader:
             ca_key_file=self._optional_path("CA_KEY_FILE") or ca_directory / "ca.key",
             # Not unquoted: the predecessor's fork gave it to openssl as it is.
             cert_password=self._value("CERT_PASSWORD", str, unquote=False),
+            ca_name_constraints=self._flag("CA_NAME_CONSTRAINTS"),
+            ca_rotation=self._flag("CA_ROTATION"),
             cache_max_size_bytes=self._value("CACHE_MAX_SIZE", grammar.parse_size_bytes),
             cache_inactive_s=self._time_s("CACHE_INACTIVE"),
             old_cache=self._value("OLD_CACHE", grammar.parse_old_cache),

@@ -75,6 +75,10 @@ class Settings:
     ca_key_file: Path
     cert_password: str = field(repr=False)
     """Passphrase of an encrypted CA key; empty means none was given."""
+    ca_name_constraints: bool
+    """True: a new CA can sign for the hosts of `registries` only."""
+    ca_rotation: bool
+    """True: the next CA is made before one ends, and takes over by itself."""
     cache_max_size_bytes: int
     cache_inactive_s: float
     """Content that was not read for so long is removed."""

@@ -56,6 +56,18 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         meaning="Passphrase of the CA key; without one, plain keys and the passphrase `foobar` are tried",
     ),
     Setting(
+        variable="CA_NAME_CONSTRAINTS",
+        default="false",
+        meaning="`true`: a new CA can sign for Docker Hub and the hosts of `REGISTRIES` only, and is no use to a thief "
+        "for others",
+    ),
+    Setting(
+        variable="CA_ROTATION",
+        default="true",
+        meaning="`true`: 90 days before a CA ends that was made here the next one is made and served beside it; a next "
+        "CA takes over 14 days before the end",
+    ),
+    Setting(
         variable="REGISTRIES",
         default="registry.k8s.io gcr.io quay.io ghcr.io",
         meaning="Hosts to cache besides Docker Hub: `host`, `host:port`, `*.host`, `http://host:port`; "

@@ -3,7 +3,6 @@
 import logging
 import time
 
-from regproxy.engine.authority import Authority
 from regproxy.engine.nameservers import lookup_at
 from regproxy.origin.authorized import AuthorizedUpstream
 from regproxy.origin.credential_source import CredentialSource
@@ -15,6 +14,7 @@ from regproxy.policy.readiness import Summary
 from regproxy.settings import Settings
 from regproxy.stack.accepted_logins import AcceptedLogins
 from regproxy.stack.access import AccessControl
+from regproxy.stack.ca import Ca
 from regproxy.stack.client_identities import ClientIdentities
 from regproxy.stack.credentials import credential_source, intercepting
 from regproxy.stack.downloads import Downloads
@@ -36,7 +36,7 @@ class Core:
         self._credentials: CredentialSource | None = None
         self._store: Store | None = None
         self._upstream: AuthorizedUpstream | None = None
-        self._authority: Authority | None = None
+        self._ca: Ca | None = None
         self._identities: ClientIdentities | None = None
         self._access: AccessControl | None = None
         self._store_failed = False
@@ -63,9 +63,9 @@ class Core:
         self.not_found = NotFound(settings.not_found_s)
         self.lookup = lookup_at(settings.nameservers) if settings.nameservers else system_lookup
 
-    def start(self, store: Store, upstream: AuthorizedUpstream, authority: Authority) -> None:
+    def start(self, store: Store, upstream: AuthorizedUpstream, ca: Ca) -> None:
         """Set what was opened: from now on requests can be answered."""
-        self._store, self._upstream, self._authority = store, upstream, authority
+        self._store, self._upstream, self._ca = store, upstream, ca
         self._identities = ClientIdentities(IdentityKey(store.identity_key))
         rules = AccessRules(self.settings.access_ttl_s, self.settings.access_grace_s)
         self._access = AccessControl(rules, self.settings.private_images, store, upstream, self.store_failed)
@@ -100,10 +100,10 @@ class Core:
         return self._upstream
 
     @property
-    def authority(self) -> Authority:
-        """Our CA."""
-        assert self._authority is not None
-        return self._authority
+    def ca(self) -> Ca:
+        """Our CAs, and who has them."""
+        assert self._ca is not None
+        return self._ca
 
     @property
     def identities(self) -> ClientIdentities:

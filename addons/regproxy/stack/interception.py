@@ -30,7 +30,7 @@ from regproxy.engine.http_layer import Door, RegistryHttpLayer, door
 from regproxy.engine.warm_connection import CONNECT_START
 from regproxy.oci.endpoint import EndpointError, parse_endpoint
 from regproxy.oci.errors import ErrorCode
-from regproxy.oci.names import Registry, parse_authority
+from regproxy.oci.names import Registry, normalise_host, parse_authority
 from regproxy.origin.resolver import AddressForbiddenError, AddressRule, is_listed, is_own_port, resolve
 from regproxy.policy.addresses import connect_forbidden_reason
 from regproxy.policy.image_rules import may_use
@@ -191,10 +191,10 @@ class Interception:
 
     def _find_registry(self, host: str, port: int) -> tuple[Registry, bool] | None:
         """Return the registry at a host, and whether it is spoken to over plain http; None for any other host."""
-        name = host.lower().removesuffix(".")
         patterns = self._core.settings.registries
-        if not is_intercepted(name, port, patterns):
+        if not is_intercepted(host, port, patterns):
             return None
+        name = normalise_host(host)
         pattern = find_pattern(name, port, patterns)
         return Registry(name, port), pattern is not None and pattern.plain_http
 

@@ -188,7 +188,7 @@ class ProcessMetrics:
 
     def take_over(self) -> None:
         """Bring them up to date."""
-        self._ca_expiry.set(self._core.authority.certificate.not_valid_after_utc.timestamp())
+        self._ca_expiry.set(self._core.ca.authorities.signing.certificate.not_valid_after_utc.timestamp())
         ends = self._certificates.first_end_s()
         if ends is not None:
             self._leaf_expiry.set(ends)

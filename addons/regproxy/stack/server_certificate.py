@@ -19,9 +19,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from regproxy.engine.authority import Authority, AuthorityError, load_or_create
+from regproxy.engine.authority import Authority, AuthorityError
 from regproxy.engine.certificates import LEAF_RENEWAL, issue_leaf
+from regproxy.engine.name_constraints import allows_host
+from regproxy.engine.rotation import open_authorities
 from regproxy.settings import SettingsError, load_settings
+from regproxy.stack.ca import rotation_plan
 
 USAGE = "usage: python -m regproxy.stack.server_certificate DIRECTORY NAME..."
 
@@ -47,9 +50,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], now: dt.datetime)
             return 2
     try:
         settings = load_settings(environ)
-        authority = load_or_create(
-            settings.ca_certificate_file, settings.ca_key_file, settings.cert_password or None, now
-        )
+        authority = open_authorities(rotation_plan(settings), now).signing
+        _refuse_outside(authority, names)
         done = "kept" if is_good(pair, names, authority, now) else _issue(pair, names, authority, now)
         ends = _certificate(pair).not_valid_after_utc
     except (SettingsError, AuthorityError) as error:
@@ -82,6 +84,16 @@ def is_good(pair: KeyPair, names: Sequence[str], authority: Authority, now: dt.d
         and [str(name.value) for name in named] == list(names)
         and certificate.not_valid_after_utc - LEAF_RENEWAL > now
     )
+
+
+def _refuse_outside(authority: Authority, names: Sequence[str]) -> None:
+    """Raise AuthorityError for a name that the CA's limits do not allow: no client would accept the certificate."""
+    outside = [name for name in names if not allows_host(authority.certificate, name.lower())]
+    if outside:
+        raise AuthorityError(
+            f"the CA is limited to other hosts than {' '.join(outside)}: list them in REGISTRIES when a CA is made, "
+            "or set CA_NAME_CONSTRAINTS=false"
+        )
 
 
 def _issue(pair: KeyPair, names: Sequence[str], authority: Authority, now: dt.datetime) -> str:

@@ -4,9 +4,9 @@ An answer may be on its way into a shell (`curl -s ... | sh`), errors too: their
 of the request is in them.
 """
 
-from cryptography.hazmat.primitives import hashes, serialization
 from mitmproxy import http
 
+from regproxy.engine.rotation import fingerprint
 from regproxy.policy.client_setup import CLIENTS, DOCTOR, BaseUrl, SetupOptions, client_registries, find_client
 from regproxy.policy.mirror import find_mirrored
 from regproxy.stack.answers import answer, plain_text
@@ -45,14 +45,14 @@ def setup_answer(core: Core, name: str, query: str, address: tuple[str, str], *,
 
 
 def _facts(core: Core, base_url: BaseUrl) -> ProxyFacts:
-    certificate, settings = core.authority.certificate, core.settings
+    authorities, settings = core.ca.authorities, core.settings
     mirrored = client_registries(settings.mirrored)
     return ProxyFacts(
         base_url=base_url,
         registries=client_registries(settings.registries),
         mirrored=tuple(name for name in mirrored if find_mirrored(name, settings.mirrored) is not None),
-        ca_pem=certificate.public_bytes(serialization.Encoding.PEM).decode(),
-        ca_fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
+        ca_pem=authorities.trust_pem.decode(),
+        ca_fingerprint=fingerprint(authorities.signing.certificate),
     )
 
 

@@ -49,8 +49,9 @@ class ProxyFacts:
     mirrored: tuple[str, ...]
     """The same of the mirror door."""
     ca_pem: str
+    """Every CA that clients are to trust now."""
     ca_fingerprint: str
-    """The sha256 of the CA over DER, in hex."""
+    """The sha256 of the CA that signs over DER, in hex."""
 
 
 def _shell_quoted(text: str) -> str:

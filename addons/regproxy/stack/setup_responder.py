@@ -11,6 +11,8 @@ from regproxy.stack.setup_pages import index_page, systemd_script
 GREETING = "docker-registry-proxy: The docker caching proxy is working!"
 """The predecessor's text: health checks in the wild look for it."""
 
+CA_PATH = "/ca.crt"
+
 
 class SetupResponder:
     """Answers every origin-form request to the proxy's port, but those of the registry API (`mirror_door`)."""
@@ -24,6 +26,9 @@ class SetupResponder:
         """Answer at once: nothing here needs the request's body."""
         if flow.response is None and door(flow.request) is Door.OWN:
             flow.response = self._answer(flow.request)
+            # With a query it is our own scripts, which look at the CAs and do not take all of them.
+            if self._core.ready and flow.request.method == "GET" and flow.request.path == CA_PATH:
+                self._core.ca.fetched_by(flow.client_conn.peername[0])
 
     def _answer(self, request: http.Request) -> http.Response:
         path = request.path.partition("?")[0]
@@ -38,8 +43,9 @@ class SetupResponder:
 
     def _page(self, path: str, request: http.Request) -> http.Response:
         match path:
-            case "/ca.crt" if self._core.ready:
-                return answer(200, {"Content-Type": "application/x-x509-ca-cert"}, self._core.authority.chain_pem)
+            case _ if path == CA_PATH and self._core.ready:
+                fields = {"Content-Type": "application/x-x509-ca-cert"}
+                return answer(200, fields, self._core.ca.authorities.trust_pem)
             case "/healthz":
                 return plain_text(200, "ok\n")
             case "/readyz":

@@ -18,7 +18,7 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.utils import asyncio_utils
 
-from regproxy.engine.authority import AuthorityError, load_or_create
+from regproxy.engine.authority import AuthorityError
 from regproxy.engine.certificates import Certificates
 from regproxy.engine.lean_addons import remove_unused_addons
 from regproxy.engine.registry_mode import MODE, FrontDoor
@@ -29,9 +29,11 @@ from regproxy.origin.authorized import AuthorizedUpstream
 from regproxy.origin.observer import Observer
 from regproxy.settings import Settings, SettingsError, load_settings
 from regproxy.stack.announcements import announce
+from regproxy.stack.ca import CaWatch
 from regproxy.stack.core import Core
 from regproxy.stack.credential_check import report_credentials
 from regproxy.stack.metrics import Metrics
+from regproxy.stack.private_process import keep_private
 from regproxy.stack.warm_reads import WarmReads
 from regproxy.stack.wiring import make_upstream, mitmproxy_options, summary, time_limits, without_own_proxies
 from regproxy.store.adoption import adopt_old_cache
@@ -66,6 +68,7 @@ class Startup:
         self._sender = sender
         self._refused = False
         self._debug_mode: DebugMode | None = None
+        self._ca_watch: CaWatch
 
     def load(self, loader: Loader) -> None:
         """Read the settings and set mitmproxy's options from them."""
@@ -75,6 +78,7 @@ class Startup:
         except SettingsError as error:
             self._refuse(*error.problems)
             return
+        keep_private(os.environ)
         settings = without_own_proxies(settings)
         _say_all_ourselves(settings)
         self._core.configure(settings)
@@ -97,12 +101,8 @@ class Startup:
             return
         settings = self._core.settings
         try:
-            authority = load_or_create(
-                settings.ca_certificate_file,
-                settings.ca_key_file,
-                settings.cert_password or None,
-                dt.datetime.now(dt.UTC),
-            )
+            self._ca_watch = CaWatch(settings, self._certificates)
+            ca = self._ca_watch.open(dt.datetime.now(dt.UTC))
             observer = self._debug_mode.observer if self._debug_mode else None
             upstream = _open_upstream(self._core, observer)
             store = Store(
@@ -117,16 +117,15 @@ class Startup:
         except (AuthorityError, StoreError, OSError) as error:
             self._refuse(str(error))
             return
-        self._certificates.authority = authority
         self._sender.stall_limit_s = settings.send_timeout_s or math.inf
-        self._core.start(store, upstream, authority)
+        self._core.start(store, upstream, ca)
         watch = TimeLimitWatch(time_limits(settings), _connections)
         asyncio_utils.create_task(watch.run(), name="time limits", keep_ref=True)
+        asyncio_utils.create_task(self._ca_watch.run(), name="look after the CA", keep_ref=True)
         asyncio_utils.create_task(store.housekeeping(), name="store housekeeping", keep_ref=True)
         asyncio_utils.create_task(self._metrics.run(), name="metrics", keep_ref=True)
         self._choose_road(settings)
-        ca_warnings = authority.end_is_near(settings.ca_certificate_file, dt.datetime.now(dt.UTC))
-        for warning in (*settings.warnings, *ca_warnings):
+        for warning in settings.warnings:
             logger.warning("%s", warning)
         logger.info("%s", summary(settings))
         asyncio_utils.create_task(_listen_and_check(self._core), name="listen", keep_ref=True)
@@ -168,6 +167,7 @@ class Startup:
     def done(self) -> None:
         """Keep what has arrived, close what is open."""
         if self._core.ready:
+            self._ca_watch.write_clients()
             asyncio_utils.create_task(self._core.upstream.close(), name="close upstream connections", keep_ref=True)
             self._core.store.close()
 

@@ -6,5 +6,5 @@ from its digest, so a hit is one `open` and no SQL; diskcache keeps the sizes, a
 records, and is imported nowhere else.
 
 Below the directory: `content/<algorithm>/<hex[:2]>/<hex>`, `partial/<algorithm>-<hex>` with a `.json` sidecar,
-`cache.db` (SQLite) and `running`, a heartbeat file that is there while the store is open.
+`cache.db` (SQLite), `running`, a heartbeat file that is there while the store is open, and `stopped` when it is not.
 """

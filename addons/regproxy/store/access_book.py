@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from regproxy.oci.digest import Digest
 from regproxy.oci.names import Registry
-from regproxy.policy.access import CLOSED, NEVER_S, Given, Holder, Known, Openness, Repository
+from regproxy.policy.access import CLOSED, NEVER_S, Given, Holder, Known, Openness, Repository, set_back
 from regproxy.policy.identities import Identity
 from regproxy.policy.openers import OpenedBy
 from regproxy.store.access_table import AccessChanges
@@ -75,6 +75,7 @@ class AccessBook:
         self._arriving: dict[_Arrival, _Opened] = {}
         self._changes = AccessChanges()
         self._writing = AccessChanges()
+        self._clock_sets = 0
 
     def recall(self, repository: Repository, client: Identity, digest: Digest | None) -> Known:
         """Return what memory knows, which may be too little; no digest is for what no content is needed for."""
@@ -154,6 +155,16 @@ class AccessBook:
         finally:
             arriving.end()
 
+    def clock_set_back(self, by_s: float) -> None:
+        """Keep all ages when the clock was set back by so many seconds: what is in the index, the ledger moves."""
+        self._clock_sets += 1
+        for key, openness in self._openness.items():
+            self._openness[key] = openness.set_back(by_s)
+        for proof, at_s in self._proofs.items():
+            self._proofs[proof] = set_back(at_s, by_s)
+        # New ones, as the index thread may be writing these.
+        self._changes, self._writing = self._changes.set_back(by_s), self._writing.set_back(by_s)
+
     async def flush(self) -> None:
         """Write what was learnt. Raises StoreError: it is tried again with the next."""
         if not self._changes or self._writing:
@@ -185,7 +196,10 @@ class AccessBook:
         wants_content = digest is not None and (repository, digest) not in self._given
         if repository in self._openness and not wants_content and not wants_proof:
             return
-        openness, given, proven_at_s = await self._ledger.access(repository, client.key, digest)
+        clock_sets = -1
+        while clock_sets != self._clock_sets:
+            clock_sets = self._clock_sets
+            openness, given, proven_at_s = await self._ledger.access(repository, client.key, digest)
         for changes in (self._writing, self._changes):
             openness = changes.repositories.get(repository, openness)
             given = given if digest is None else changes.bindings.get((repository, digest), given)

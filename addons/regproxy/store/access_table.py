@@ -13,7 +13,7 @@ from typing import Any
 
 from regproxy.oci.digest import Digest
 from regproxy.oci.names import Registry
-from regproxy.policy.access import CLOSED, Openness, Repository
+from regproxy.policy.access import CLOSED, LONG_AGO_S, NEVER_S, Openness, Repository, set_back
 from regproxy.store.records import digest_of_key
 
 _TABLES = """
@@ -41,6 +41,15 @@ class AccessChanges:
 
     def __bool__(self) -> bool:
         return bool(self.repositories or self.bindings or self.proofs or self.challenges)
+
+    def set_back(self, by_s: float) -> "AccessChanges":
+        """Return them by a clock that was set back by so many seconds."""
+        return AccessChanges(
+            {repository: openness.set_back(by_s) for repository, openness in self.repositories.items()},
+            dict(self.bindings),
+            {proof: set_back(at_s, by_s) for proof, at_s in self.proofs.items()},
+            dict(self.challenges),
+        )
 
 
 class AccessTable:
@@ -138,6 +147,21 @@ class AccessTable:
             "DELETE FROM Repository WHERE id NOT IN (SELECT repository FROM Binding)"
             " AND id NOT IN (SELECT repository FROM Proof)"
         )
+
+    def shift_back(self, by_s: float) -> None:
+        """Move all times back by so many seconds: the clock was, and nothing is to count longer for it."""
+        self._sql("UPDATE Proof SET at_s = max(at_s - ?, ?)", (by_s, LONG_AGO_S))
+        for column in ("public_at_s", "shared_at_s"):
+            self._sql(
+                f"UPDATE Repository SET {column} = max({column} - ?, ?) WHERE {column} != ?",  # noqa: S608 - our own
+                (by_s, LONG_AGO_S, NEVER_S),
+            )
+
+    def forget_the_future(self, now_s: float) -> None:
+        """Let no answer of a clock that was ahead count when its time comes; that there was one is not forgotten."""
+        self._sql("DELETE FROM Proof WHERE at_s > ?", (now_s,))
+        for column in ("public_at_s", "shared_at_s"):
+            self._sql(f"UPDATE Repository SET {column} = ? WHERE {column} > ?", (LONG_AGO_S, now_s))  # noqa: S608
 
     def _write_proofs(self, proofs: Mapping[tuple[Repository, str], float], numbers: Mapping[Repository, int]) -> None:
         for (repository, identity), at_s in proofs.items():

@@ -16,6 +16,11 @@ class Accesses:
         with self._lock:
             self._latest[key] = now_s
 
+    def shift(self, by_s: float) -> None:
+        """Move all times by so many seconds: the clock was set."""
+        with self._lock:
+            self._latest = {key: at_s + by_s for key, at_s in self._latest.items()}
+
     def take(self) -> Mapping[str, float]:
         """Return what was noted, and forget it."""
         with self._lock:

@@ -7,7 +7,6 @@ without the cache.
 Not decided here: who may read what, whether a tag is fresh, and how content is fetched.
 """
 
-import asyncio
 import logging
 import os
 import time
@@ -29,9 +28,11 @@ from regproxy.store.layout import Layout
 from regproxy.store.ledger import Ledger
 from regproxy.store.pulls import pull_key
 from regproxy.store.records import TagKey, TagRecord, content_key, read_tag_record
-from regproxy.store.recovery import Doubts, Reconciled, beat, beat_no_more, find_doubts, reconcile
+from regproxy.store.recovery import Doubts, Reconciled, beat, beat_no_more, find_doubts
+from regproxy.store.scrub import Pace
 from regproxy.store.stored_content import StoredContent
 from regproxy.store.tag_history import TagChange, TagEvent, history_key
+from regproxy.store.upkeep import Upkeep
 
 _logger = logging.getLogger(__name__)
 
@@ -67,8 +68,11 @@ class Store:
         self._access: AccessBook | None = None
         self._access_tidied_at_s = 0.0
         self._flights: Flights | None = None
+        self._upkeep: Upkeep | None = None
         self._doubts = Doubts()
         self._hot = HotRecords()
+        self.pace = Pace()
+        """How fast stored content is hashed again while `housekeeping` runs."""
         self.identity_key = b""
         """With which clients' logins are hashed; there when the store is open."""
         self.forgotten_tags = 0
@@ -98,22 +102,26 @@ class Store:
             ledger.close()
             self._ledger = None
             raise
-        self._flights = Flights(self._layout, ledger, self._doubts.settle)
-        self._access = AccessBook(ledger)
+        self._flights = flights = Flights(self._layout, ledger, self._doubts.settle)
+        self._access = access = AccessBook(ledger)
+        self._upkeep = Upkeep(self._layout, ledger, access, self._doubts, flights.hash_pool, self._clock)
 
     def close(self) -> None:
         """Stop the ingests and keep their progress, close the index. Blocks, under a second."""
         flights, ledger, access = self._flights, self._ledger, self._access
-        self._flights = self._ledger = self._access = None
+        self._flights = self._ledger = self._access = self._upkeep = None
         if flights is None or ledger is None or access is None:
             return
-        flights.close()
         try:
-            access.close()
-        finally:
-            ledger.close()
-        if not self._doubts:
-            beat_no_more(self._layout)
+            flights.close()
+            try:
+                access.close()
+            finally:
+                ledger.close()
+            if not self._doubts:
+                beat_no_more(self._layout)
+        except StoreError as error:
+            _logger.warning("the cache could not be closed cleanly, the next start verifies it: %s", error)
 
     @property
     def is_open(self) -> bool:
@@ -186,6 +194,10 @@ class Store:
             return None
         with stored, translated("read", self._layout.content(digest), "check the disk"):
             manifest = StoredManifest(media_type, os.pread(stored.fileno(), stored.size_bytes, 0))
+        if Digest.of(manifest.body, digest.algorithm) != digest:
+            _logger.error("stored manifest %s is broken: removed, the next pull fetches it anew", digest)
+            await self._open_ledger().drop(digest)
+            return None
         self._hot.keep_manifest(digest, manifest)
         return manifest
 
@@ -308,37 +320,25 @@ class Store:
 
     async def reconcile(self) -> Reconciled:
         """After a crash: hash what is in doubt, adopt what is right, remove what is not."""
-        ledger, flights = self._open_ledger(), self._flights or self._closed()
-        return await reconcile(self._doubts, self._layout, ledger, flights.hash_pool)
+        return await self._open_upkeep().reconcile()
 
     async def tidy(self) -> None:
         """One round of housekeeping."""
-        if self._doubts:
-            outcome = await self.reconcile()
-            _logger.info(
-                "the cache was not closed cleanly: %d contents are right, %d were removed",
-                outcome.right,
-                outcome.removed,
-            )
+        upkeep = self._open_upkeep()
+        await upkeep.settle()
         await self.evict_inactive()
         await self.access.flush()
-        if self._clock() - self._access_tidied_at_s >= ACCESS_TIDY_INTERVAL_S:
+        if not 0 <= self._clock() - self._access_tidied_at_s < ACCESS_TIDY_INTERVAL_S:
             self._access_tidied_at_s = self._clock()
             await self._open_ledger().tidy_access(self._clock() - self._inactive_s)
-        await asyncio.to_thread(beat, self._layout)
+        await upkeep.beat()
 
     async def housekeeping(self, interval_s: float = HOUSEKEEPING_INTERVAL_S) -> None:
-        """Keep house until cancelled or closed; an error is said once, not every round."""
-        said = ""
-        while self._ledger is not None:
-            try:
-                await self.tidy()
-                said = ""
-            except StoreError as error:
-                if self._ledger is not None and str(error) != said:
-                    _logger.error("cache housekeeping: %s", error)  # noqa: TRY400 - the message is complete
-                    said = str(error)
-            await asyncio.sleep(interval_s)
+        """Keep house, and verify what is stored, until cancelled or closed; an error is said once, not every round."""
+        await self._open_upkeep().run(self.tidy, interval_s, lambda: self.is_open, self.pace)
+
+    def _open_upkeep(self) -> Upkeep:
+        return self._upkeep or self._closed()
 
     def _open_ledger(self) -> Ledger:
         return self._ledger or self._closed()

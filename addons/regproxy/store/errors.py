@@ -17,6 +17,19 @@ from regproxy.oci.digest import Digest
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _LOW_BYTE = 0xFF  # extended SQLite result codes keep the primary one in the low byte
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_CIRCUMSTANCES = {
+    sqlite3.SQLITE_AUTH,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+"""What SQLite says of the system it runs on; everything else it says of the file."""
 
 
 class StoreError(Exception):
@@ -52,12 +65,33 @@ def translated(action: str, path: Path, remedy: str) -> Iterator[None]:
         raise kind(f"cannot {action}: {path}: {error}; {remedy}") from error
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+def is_damage(error: BaseException) -> bool:
     """Whether SQLite says that the file itself is broken, as against busy, read-only or on a bad disk."""
-    return getattr(error, "sqlite_errorcode", 0) & _LOW_BYTE in _DAMAGE
+    return isinstance(error, sqlite3.Error) and _primary_code(error) in _DAMAGE
+
+
+def is_unusable(error: BaseException) -> bool:
+    """Whether an index that fails like this when it is opened can only be replaced.
+
+    Damage shows in many ways there: a table that is not, a pragma with a strange value, text that is none.
+    """
+    if isinstance(error, sqlite3.Error):
+        return _primary_code(error) not in _CIRCUMSTANCES
+    return isinstance(error, ValueError | TypeError | OverflowError)
+
+
+def damage(words: str) -> sqlite3.DatabaseError:
+    """Return the error for damage that SQLite found but does not raise."""
+    error = sqlite3.DatabaseError(words)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & _LOW_BYTE
 
 
 def _means_full(error: OSError | sqlite3.Error) -> bool:
     if isinstance(error, OSError):
         return error.errno in _FULL
-    return getattr(error, "sqlite_errorcode", 0) & _LOW_BYTE == sqlite3.SQLITE_FULL
+    return _primary_code(error) == sqlite3.SQLITE_FULL

@@ -59,6 +59,7 @@ class Room:
         self._partials: dict[Digest, int] = {}
         self._idle_since: dict[Digest, float] = {}
         self._set_aside_bytes = 0
+        self._pins: dict[str, str] = {}
         self._spared = Spared()
         self.activity = Activity()
         self.pulls = Accesses()
@@ -66,7 +67,8 @@ class Room:
 
     def read_pins(self) -> None:
         """Take over the pins of the index: what they name is not evicted from now on."""
-        self._spared = Spared.by(read_pins(self._index.texts(PIN_PREFIX).values()))
+        self._pins = self._index.texts(PIN_PREFIX)
+        self._spared = Spared.by(read_pins(self._pins.values()))
 
     def purge(self, digests: Iterable[Digest]) -> None:
         """Remove content and what is left of downloads of it, pinned or not."""
@@ -76,6 +78,12 @@ class Room:
             self.unindexed.pop(digest, None)
             if digest in self._idle_since:
                 self._drop_idle(digest)
+
+    def change_index(self, index: Index, unindexed: dict[Digest, int]) -> None:
+        """Go on with another index, which knows neither the pins nor these content files (digest and bytes)."""
+        self._index, self.unindexed = index, unindexed
+        for key, text in self._pins.items():
+            index.put_text(key, text, 0.0)
 
     def add_leftover(self, leftover: Leftover) -> None:
         """Count a partial file that was found; oldest first."""

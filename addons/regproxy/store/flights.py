@@ -17,12 +17,17 @@ from regproxy.store.growing import submit
 from regproxy.store.ingest import Ingest, IngestState
 from regproxy.store.layout import Layout
 from regproxy.store.ledger import Ledger
+from regproxy.store.leftovers import remove_leftover
 from regproxy.store.partial import PartialFile
 
 _logger = logging.getLogger(__name__)
 
 _WRITERS = 4
 """Threads that write: enough that one slow disk operation does not hold up every download."""
+
+REST_S = 30.0
+"""For so long no download is stored after the disk failed one that clients were reading: theirs was cut, and they are
+to get the next one from the registry."""
 
 type Fetch = Callable[[Ingest], Coroutine[Any, Any, None]]
 """Fills an ingest: begin, write, finish; whatever it raises fails the ingest and reaches every reader."""
@@ -49,6 +54,9 @@ class Flights:
         self._aloft: set[_Flight] = set()
         """Strong references: the event loop keeps only weak ones to tasks."""
         self._closed = False
+        self._resting_until_s = 0.0
+        self._fault: StoreError | None = None
+        """What the disk said last, for as long as it rests."""
 
     def running(self, digest: Digest) -> Ingest | None:
         """Return the ingest that fills, or just filled, this digest."""
@@ -56,12 +64,14 @@ class Flights:
         return None if flight is None or flight.ingest.state is IngestState.FAILED else flight.ingest
 
     def join_or_start(self, digest: Digest, fetch: Fetch) -> Ingest:
-        """Return the running ingest of the digest, or start one; StoreError when closed."""
+        """Return the running ingest of the digest, or start one; StoreError when closed, or soon after a fault."""
         if self._closed:
             raise StoreError("the store is closed")
         running = self.running(digest)
         if running is not None:
             return running
+        if self._fault is not None and time.monotonic() < self._resting_until_s:
+            raise StoreError(f"nothing is stored for {REST_S:.0f} s after a fault: {self._fault}")
         failed = self._current.get(digest)
         flight = self._current[digest] = _Flight(Ingest(digest, self), time.monotonic())
         self._aloft.add(flight)
@@ -122,6 +132,11 @@ class Flights:
         except Exception as error:  # noqa: BLE001 - the fetch is not ours, and every reader must learn why it ended
             if ingest.state is IngestState.VERIFIED:
                 _logger.warning("%s was served but cannot be stored: %s", ingest.digest, error)
+            elif ingest.was_promised and isinstance(error, StoreError) and not isinstance(error, IngestFailed):
+                self._fault, self._resting_until_s = error, time.monotonic() + REST_S
+                _logger.error(  # noqa: TRY400 - the message is complete
+                    "the disk failed a download that was being read, nothing is stored for %.0f s: %s", REST_S, error
+                )
             ingest.fail(error)
         finally:
             self._note(flight)
@@ -138,13 +153,27 @@ class Flights:
         digest = flight.ingest.digest
         if self._closed:
             return
+        kept_bytes = 0
         try:
             await flight.ingest.stop()
-            kept_bytes = await submit(self.write_pool, flight.ingest.put_down)
+            try:
+                kept_bytes = await submit(self.write_pool, flight.ingest.put_down)
+            except StoreError as error:
+                _logger.warning("progress of %s is lost: %s", digest, error)
+                kept_bytes = await submit(self.write_pool, _discard, self.layout, digest)
             await self._ledger.settle(digest, kept_bytes)
         except StoreError as error:
-            _logger.warning("progress of %s is lost: %s", digest, error)
+            _logger.warning("%s is not accounted for: %s", digest, error)
         finally:
             self._aloft.discard(flight)
             if self._current.get(digest) is flight:
                 del self._current[digest]
+
+
+def _discard(layout: Layout, digest: Digest) -> int:
+    """Remove what cannot be resumed; returns the bytes it takes if it stays, on a disk that takes no change."""
+    with contextlib.suppress(OSError):
+        remove_leftover(layout, digest)
+    with contextlib.suppress(OSError):
+        return layout.partial(digest).stat().st_size
+    return 0

@@ -172,8 +172,8 @@ class GrowingFile:
         """Hand the verified file over to the store; once begun it is not undone by a cancellation."""
 
         async def commit() -> None:
-            if self._claimed_space_bytes != size_bytes:
-                await self._in_writer(self.file.truncate, size_bytes)
+            # An ingest that was killed may have allocated more than this one knows of.
+            await self._in_writer(self.file.truncate, size_bytes)
             await self._home.commit(self._digest, self.file)
 
         committing = asyncio.ensure_future(commit())

@@ -1,25 +1,29 @@
-"""The one shared SQLite index: a diskcache.Cache with its culling turned off and five statements of our own.
+"""The one shared SQLite index: a diskcache.Cache with its culling turned off and a few statements of our own.
 
 diskcache removes ten entries at a time or overshoots, and makes every hit a write, so eviction and access times are
-ours (eviction.Room). The narrow seam into its table `Cache(key, raw, access_time, tag, size, mode, filename)` is in
-this file only and pinned by its tests. Used by one thread: the store's index thread opens, uses and closes it.
+ours (eviction.Room). The narrow seam into its table `Cache(key, raw, store_time, access_time, tag, size, mode,
+filename)` is in this file only and pinned by its tests; `store_time` says here when the content last hashed to its
+digest. Used by one thread: the store's index thread opens, uses and closes it.
 
 Not decided here: when to evict, and what is stored.
 """
 
+import contextlib
 import os.path
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import batched
 from pathlib import Path
+from typing import Any
 
 import diskcache
 from diskcache.core import MODE_BINARY, MODE_RAW
 
 from regproxy.store.access_table import AccessTable
 from regproxy.store.disk import AdoptedFile, ContentDisk
-from regproxy.store.errors import StoreError
-from regproxy.store.records import CONTENT_PREFIX, tag_key_prefix
+from regproxy.store.errors import StoreError, damage
+from regproxy.store.layout import BLOCK_BYTES, Layout
+from regproxy.store.records import CONTENT_PREFIX, digest_of_key, tag_key_prefix
 
 LOCK_TIMEOUT_S = 10.0
 """How long another process may hold the write lock before we say so."""
@@ -31,9 +35,10 @@ _WAL_PAGES = 256
 """SQLite folds its write-ahead log back at 1 MiB, not at its usual 4, to keep what lies outside the cap small."""
 
 _CACHE_PAGES = 1024
-_MAPPED_BYTES = 8 * 1024 * 1024
-"""4 MiB of pages and 8 MiB of the file in memory. diskcache's 32 and 64 made the process 75 MiB larger at 200,000
-entries, and a look-up was not faster (the kernel has the file in its own cache)."""
+"""4 MiB of pages in memory. diskcache's 32 MiB made the process larger, and a look-up was not faster."""
+
+_MAPPED_BYTES = 0
+"""Nothing of the file is mapped: a bad sector, or somebody who cuts the file, would end the process by SIGBUS."""
 
 _DISCARDED_AT_A_TIME = 64
 _ACCESSES_AT_A_TIME = 200
@@ -46,6 +51,9 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
     def __init__(self, directory: Path) -> None:
         if os.path.expandvars(str(directory)) != str(directory):
             raise StoreError(f"the cache directory {directory} has a $variable in its name: choose another")
+        self._layout = Layout(directory)
+        self._removed: list[str | None] | None = None
+        """Files that the transaction under way leaves to be removed; None when there is none."""
         try:
             super().__init__(
                 str(directory),
@@ -72,7 +80,15 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
 
     def check(self) -> None:
         """StoreError if anything in the table would have to be unpickled; sqlite3.DatabaseError if it is damaged."""
-        self._sql("PRAGMA quick_check(1)").fetchall()
+        ((problem,),) = self._sql("PRAGMA quick_check(1)").fetchall()
+        if problem != "ok":
+            raise damage(str(problem))
+        ((false,),) = self._sql(
+            "SELECT EXISTS (SELECT 1 FROM Cache WHERE typeof(size) != 'integer' OR size < 0 OR size % ? != 0)",
+            (BLOCK_BYTES,),
+        ).fetchall()
+        if false:
+            raise damage("a size that no file has")
         ((strange,),) = self._sql(
             "SELECT EXISTS (SELECT 1 FROM Cache WHERE mode NOT IN (?, ?) OR raw != 1 OR typeof(key) != 'text'"
             " OR (mode = ? AND typeof(value) != 'text') OR (mode = ? AND filename IS NULL))",
@@ -83,6 +99,7 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
                 f"the cache index {self.directory}/cache.db holds values that this proxy did not write (pickled values"
                 " are never read): point CACHE_DIRECTORY elsewhere or remove cache.db"
             )
+        self._recount()
 
     def adopt(self, key: str, path: Path, media_type: str, now_s: float) -> None:
         """Make the finished file the content of the key. Content that is known keeps its row and first media type."""
@@ -94,7 +111,7 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
                 # Not through set(): it would delete "the old file", which has the same name.
                 self.disk.store(AdoptedFile(path), read=False, key=key)
                 self._sql("UPDATE Cache SET tag = ? WHERE key = ? AND raw = 1", (known or media_type, key))
-            self._sql("UPDATE Cache SET access_time = ? WHERE key = ? AND raw = 1", (now_s, key))
+            self._sql("UPDATE Cache SET access_time = ?, store_time = ? WHERE key = ? AND raw = 1", (now_s, now_s, key))
 
     def put_text(self, key: str, text: str, now_s: float) -> None:
         """Store or replace a text record."""
@@ -153,10 +170,43 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
     def discard(self, keys: Iterable[str]) -> None:
         """Remove keys with their files; unknown keys are passed over. A reader keeps the file it has open."""
         for batch in batched(keys, _DISCARDED_AT_A_TIME):
+            # The files first: on a full disk the rows can only be written when there is room again.
+            for key in batch:
+                self._remove_file(key)
             with self.transact():
+                self._con.executemany("DELETE FROM Cache WHERE key = ? AND raw = 1", [(key,) for key in batch])
                 for key in batch:
-                    self.delete(key)
                     self.access.forget_content(key)
+
+    def due_for_hashing(self, read_before_s: float, unread_before_s: float, most: int) -> list[str]:
+        """Return keys of content that last hashed to its digest too long ago (Unix times), the most pressing first.
+
+        `read_before_s` is the limit for what was read since, most recently read first; `unread_before_s` for the rest.
+        """
+        read = self._sql(
+            "SELECT key FROM Cache WHERE mode = ? AND store_time < ? AND access_time > store_time"
+            " ORDER BY access_time DESC LIMIT ?",
+            (MODE_BINARY, read_before_s, most),
+        ).fetchall()
+        rows = read or self._sql(
+            "SELECT key FROM Cache WHERE mode = ? AND store_time < ? ORDER BY store_time LIMIT ?",
+            (MODE_BINARY, unread_before_s, most),
+        )
+        return [key for (key,) in rows]
+
+    def note_hashed(self, key: str, size_bytes: int, now_s: float) -> None:
+        """Remember that content, which takes so much of the disk, hashed to its digest at this Unix time."""
+        self._sql("UPDATE Cache SET store_time = ?, size = ? WHERE key = ? AND raw = 1", (now_s, size_bytes, key))
+
+    def shift_times(self, by_s: float) -> None:
+        """Move all times by so many seconds: the clock was set, and ages are to stay what they were.
+
+        Not forward for who may read: if it was the clock that was wrong before, they are as old as they look.
+        """
+        with self.transact():
+            self._sql("UPDATE Cache SET access_time = access_time + ?, store_time = store_time + ?", (by_s, by_s))
+            if by_s < 0:
+                self.access.shift_back(-by_s)
 
     def forget_tag(self, registry: str, name: str, tag: str, keep: int = 0) -> None:
         """Remove all records of a tag but the `keep` that were used last."""
@@ -193,9 +243,61 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
             return float(accessed_s)
         return None
 
+    def forget_the_future(self, now_s: float) -> None:
+        """Bring times behind this Unix time back to it: a clock that was wrong then would keep content for years."""
+        for column in ("access_time", "store_time"):
+            self._sql(f"UPDATE Cache SET {column} = ? WHERE {column} > ?", (now_s, now_s))  # noqa: S608 - our own words
+        self.access.forget_the_future(now_s)
+
     def content_bytes(self) -> int:
         """Return the sum of the sizes of all content."""
         return int(self.reset("size"))
+
+    def _recount(self) -> None:
+        """Make diskcache's own sums true: a damaged one would lift the cap or empty the cache."""
+        ((count, size_bytes),) = self._sql("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM Cache").fetchall()
+        for key, value in (("count", count), ("size", size_bytes)):
+            if self._sql("SELECT value FROM Settings WHERE key = ?", (key,)).fetchall() != [(value,)]:
+                self._sql("INSERT OR REPLACE INTO Settings VALUES (?, ?)", (key, value))
+
+    def _remove_file(self, key: str) -> None:
+        with contextlib.suppress(ValueError):  # tag records, and the key of a damaged row: no file
+            self.disk.remove(self._layout.content_name(digest_of_key(key)))
+
+    @contextlib.contextmanager
+    def _transact(
+        self,
+        retry: bool = False,  # noqa: ARG002 - diskcache's signature
+        filename: str | None = None,  # noqa: ARG002
+    ) -> Iterator[tuple[Callable[..., sqlite3.Cursor], Callable[[str | None], None]]]:
+        """Run a transaction, or a part of the one that runs.
+
+        diskcache's own leaves a transaction open when COMMIT fails (a full disk), so that every later one fails, too;
+        and it takes each failure to begin for another process's lock.
+        """
+        if self._removed is not None:
+            yield self._sql, self._removed.append
+            return
+        self._sql("BEGIN IMMEDIATE")
+        removed: list[str | None] = []
+        self._removed = removed
+        try:
+            yield self._sql, removed.append
+            self._sql("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        finally:
+            self._removed = None
+        for name in removed:
+            if name is not None:
+                self.disk.remove(name)
+
+    def _roll_back(self) -> None:
+        connection: Any = self._con
+        if connection.in_transaction:  # SQLite has rolled back by itself after some errors
+            with contextlib.suppress(sqlite3.Error):  # the error that matters is the one we are here for
+                connection.execute("ROLLBACK")
 
 
 def _between(prefix: str) -> tuple[str, str]:

@@ -82,6 +82,11 @@ class Ingest:
         """Whether the outcome is known."""
         return self.state in {IngestState.VERIFIED, IngestState.FAILED}
 
+    @property
+    def was_promised(self) -> bool:
+        """Whether a reader knows the size, and so was promised the content."""
+        return self._exposed
+
     # For the fetch.
 
     def when_verified(self, told: Callable[[], None]) -> None:

@@ -65,6 +65,11 @@ class Layout:
         return self.directory / "running"
 
     @property
+    def stopped(self) -> Path:
+        """There after a clean close: its modification time says when, its text in which run of the machine."""
+        return self.directory / "stopped"
+
+    @property
     def identity_key(self) -> Path:
         """The key with which clients' logins are hashed."""
         return self.directory / "identity.key"
@@ -84,6 +89,10 @@ class Layout:
                 f"the cache directory {self.directory} cannot be created or written by uid {os.geteuid()}"
                 f" ({error.strerror}): mount a writable volume there or change its owner"
             ) from error
+
+    def is_complete(self) -> bool:
+        """Whether everything that `prepare` makes is there."""
+        return all(path.exists() for path in (self.directory / "content", self.directory / "partial", self.database))
 
     def stored(self) -> Iterator[tuple[Digest, os.stat_result]]:
         """Yield what lies in the content directories, with its size and times; strange names are passed over."""

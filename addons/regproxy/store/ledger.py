@@ -1,70 +1,26 @@
-"""Everything that is done with the index, on its one thread.
+"""Everything that is asked of the index, in one method each; `index_thread` does it, one after the other."""
 
-SQLite wants a connection per thread, each closed by its own; and room under the cap is only made correctly one request
-after the other. So there is one thread, it owns the Index and the Room, and the methods of the Ledger are the ways to
-it. All errors are StoreError. A damaged index is moved aside and starts empty; recovery finds the content again.
-"""
-
-import contextlib
 import logging
-import sqlite3
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from regproxy.oci.digest import Digest
 from regproxy.oci.names import Registry
 from regproxy.policy.access import Openness, Repository
 from regproxy.store.access_table import AccessChanges
-from regproxy.store.accesses import Accesses
-from regproxy.store.errors import StoreFull, is_damage, translated
-from regproxy.store.eviction import Room, Usage
-from regproxy.store.growing import submit
-from regproxy.store.index import MAX_ACCEPT_VARIANTS, Index, open_index
-from regproxy.store.layout import Layout, on_disk_bytes
-from regproxy.store.leftovers import collect_leftovers
+from regproxy.store.eviction import Room
+from regproxy.store.index import MAX_ACCEPT_VARIANTS, Index
+from regproxy.store.index_thread import IndexThread
+from regproxy.store.layout import on_disk_bytes
 from regproxy.store.partial import PartialFile, write_scratch
 from regproxy.store.records import TagKey, content_key
 from regproxy.store.tag_history import TagChange, history_from_json, history_to_json
 
 _logger = logging.getLogger(__name__)
 
-_REMEDY = "check the disk and the owner of the cache directory, or remove cache.db to have it rebuilt"
 
-
-class Ledger:
-    """The index, the accounts and the access times of one open store. The constructor opens it and blocks."""
-
-    def __init__(
-        self, layout: Layout, *, cap_bytes: int, min_free_bytes: int, oldest_s: float, clock: Callable[[], float]
-    ) -> None:
-        self.accesses = Accesses()
-        self.usage = Usage()
-        """As of the last change."""
-        self.rebuilt = False
-        """Whether the index was damaged and starts empty."""
-        self._layout, self._clock = layout, clock
-        self._thread = ThreadPoolExecutor(1, "store-index")
-        try:
-            self._index = self._thread.submit(self._step, "open the cache index", self._open_index).result()
-            self._room = Room(layout, self._index, self.accesses, cap_bytes, min_free_bytes)
-            self.activity, self.pulls = self._room.activity, self._room.pulls
-            self._thread.submit(self._step, "read the pins", self._room.read_pins).result()
-            self._thread.submit(self._step, "look for unfinished content", self._collect, oldest_s).result()
-        except BaseException:
-            self._thread.shutdown()
-            raise
-
-    def close(self) -> None:
-        """Write the access times and close the index on its own thread; what was asked before is done first."""
-        try:
-            self._thread.submit(self._step, "close the cache index", self._flush_and_close).result()
-        finally:
-            self._thread.shutdown()
-
-    def wait_until_idle(self) -> None:
-        """Block until everything that was asked is done."""
-        self._thread.submit(lambda: None).result()
+class Ledger(IndexThread):
+    """The index of one open store. Raises StoreError."""
 
     # Ingests.
 
@@ -80,11 +36,13 @@ class Ledger:
         """Make a verified partial file content."""
 
         def commit() -> None:
-            self._index.adopt(content_key(digest), partial.path, "", self._clock())
-            self._room.settle(digest, 0, self._clock())
-            self._room.unindexed.pop(digest, None)
-            partial.close(readable=True)
-            partial.forget_progress()
+            try:
+                self._take_in(digest, partial.path, "", self._clock())
+            finally:
+                if not partial.path.exists():  # also when only its row could not be written
+                    self._room.settle(digest, 0, self._clock())
+                    partial.close(readable=True)
+                    partial.forget_progress()
 
         await self._change("store content", commit)
 
@@ -108,8 +66,7 @@ class Ledger:
             scratch = self._layout.scratch(digest)
             try:
                 write_scratch(scratch, body)
-                self._index.adopt(key, scratch, media_type, now_s)
-                self._room.unindexed.pop(digest, None)
+                self._take_in(digest, scratch, media_type, now_s)
             finally:
                 scratch.unlink(missing_ok=True)
 
@@ -128,8 +85,7 @@ class Ledger:
             key = content_key(digest)
             known = self._index.media_type(key)
             if not trust_stored or known is None or not self._layout.content(digest).exists():
-                self._index.adopt(key, path, media_type, used_at_s)
-                self._room.unindexed.pop(digest, None)
+                self._take_in(digest, path, media_type, used_at_s)
             self._room.set_aside(0)
 
         await self._change("store content", adopt)
@@ -173,15 +129,13 @@ class Ledger:
 
     async def access(self, repository: Repository, identity: str, digest: Digest | None) -> tuple[Openness, int, float]:
         """Return how open a repository is, to whom it gave a content, and when it last let a client read."""
-        table = self._index.access
-        return await self._read(
-            "look up who may read",
-            lambda: (
-                table.openness(repository),
-                0 if digest is None else table.given(repository, digest),
-                table.proven_at_s(repository, identity),
-            ),
-        )
+
+        def known() -> tuple[Openness, int, float]:
+            table = self._index.access
+            given = 0 if digest is None else table.given(repository, digest)
+            return table.openness(repository), given, table.proven_at_s(repository, identity)
+
+        return await self._read("look up who may read", known)
 
     async def holders(self, digest: Digest) -> list[tuple[Repository, int]]:
         """Return the repositories that are known to have a content."""
@@ -236,6 +190,14 @@ class Ledger:
         """Return the keys of all content. Blocks."""
         return self._thread.submit(self._step, "list the content", self._index.content_keys).result()
 
+    def indexed_content(self) -> list[Digest]:
+        """Return the digests of all content; keys that a damage left behind are removed. Blocks."""
+
+        def indexed() -> list[Digest]:
+            return self._digests_of(self._index.content_keys())
+
+        return self._thread.submit(self._step, "list the content", indexed).result()
+
     def count_unindexed(self, found_bytes: dict[Digest, int]) -> None:
         """Hold files without a row against the cap until they are adopted or removed."""
         self._room.unindexed = found_bytes
@@ -251,15 +213,53 @@ class Ledger:
 
         await self._change("adopt content", adopt_found)
 
-    async def drop(self, digest: Digest) -> None:
-        """Remove content that is not what its name says."""
+    def take_unindexed(self) -> dict[Digest, float]:
+        """Return files that lost their row while the store was open, with their Unix times, and forget them."""
+        taken, self._unindexed = self._unindexed, {}
+        return taken
+
+    async def look_after(self) -> None:
+        """Make anew what somebody removed from below the open store: the index, the directories."""
+        await self._change("look after the cache index", self._look_after)
+
+    async def drop(self, digest: Digest, inode: int | None = None) -> None:
+        """Remove content that is not what its name says; with `inode`, only if that is still its file."""
 
         def drop() -> None:
+            path = self._layout.content(digest)
+            if inode is not None and path.exists() and path.lstat().st_ino != inode:
+                return
             self._room.unindexed.pop(digest, None)
+            path.unlink(missing_ok=True)
             self._index.discard([content_key(digest)])
-            self._layout.content(digest).unlink(missing_ok=True)
 
         await self._change("remove broken content", drop)
+
+    # Hashing again what is stored.
+
+    async def due_for_hashing(self, read_before_s: float, unread_before_s: float, most: int) -> list[Digest]:
+        """Return content that last hashed to its digest before these Unix times; see Index.due_for_hashing."""
+
+        def due() -> list[Digest]:
+            self._room.flush()
+            return self._digests_of(self._index.due_for_hashing(read_before_s, unread_before_s, most))
+
+        return await self._read("choose content to verify", due)
+
+    async def note_hashed(self, digest: Digest) -> None:
+        """Remember that content hashed to its digest just now, and make its size right."""
+
+        def note_hashed() -> None:
+            path = self._layout.content(digest)
+            if path.exists():
+                self._index.note_hashed(content_key(digest), on_disk_bytes(path.stat().st_size), self._clock())
+
+        await self._change("remember a verification", note_hashed)
+
+    async def shift_times(self, by_s: float) -> None:
+        """Move all times by so many seconds, after the clock was set."""
+        self.accesses.shift(by_s)
+        await self._change("follow the clock", lambda: self._index.shift_times(by_s))
 
     async def drop_rows_without_file(self, digests: Iterable[Digest]) -> None:
         """Remove the rows of those digests whose file is gone."""
@@ -280,31 +280,6 @@ class Ledger:
         with self._index.transact():
             self._index.access.tidy(oldest_proof_s)
 
-    def _open_index(self) -> Index:
-        try:
-            return open_index(self._layout.directory)
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise
-            aside = self._layout.database.with_name("cache.db.damaged")
-            _logger.error(  # noqa: TRY400 - the traceback would say no more than the reason
-                "the cache index %s is damaged (%s): moved to %s, rebuilding it from the content files",
-                self._layout.database,
-                error,
-                aside.name,
-            )
-        self._layout.database.replace(aside)
-        for suffix in ("-wal", "-shm"):
-            self._layout.database.with_name(f"cache.db{suffix}").unlink(missing_ok=True)
-        self._layout.prepare()
-        self.rebuilt = True
-        return open_index(self._layout.directory)
-
-    def _collect(self, oldest_s: float) -> None:
-        for leftover in collect_leftovers(self._layout, oldest_s):
-            self._room.add_leftover(leftover)
-        self._settle_down()
-
     def _history(self, key: str) -> tuple[TagChange, ...]:
         text = self._index.text(key)
         try:
@@ -312,34 +287,3 @@ class Ledger:
         except ValueError as error:
             _logger.warning("ignoring the history %s: %s", key[:300], error)
             return ()
-
-    def _flush_and_close(self) -> None:
-        try:
-            self._room.flush()
-        finally:
-            self._index.close()
-
-    def _settle_down(self) -> None:
-        # Rows take room too: look after each change, so that the growth between two looks stays small.
-        with contextlib.suppress(StoreFull):
-            self._room.make(0)
-        self._refresh()
-
-    def _refresh(self) -> None:
-        self.usage = self._room.usage()
-
-    def _step[T](self, action: str, step: Callable[..., T], *args: object) -> T:
-        with translated(action, self._layout.database, _REMEDY):
-            return step(*args)
-
-    async def _read[T](self, action: str, step: Callable[[], T]) -> T:
-        return await submit(self._thread, self._step, action, step)
-
-    async def _change(self, action: str, step: Callable[[], None]) -> None:
-        def change() -> None:
-            try:
-                step()
-            finally:
-                self._settle_down()
-
-        await submit(self._thread, self._step, action, change)

@@ -122,9 +122,10 @@ class PartialFile:
                     raise
 
     def truncate(self, size_bytes: int) -> None:
-        """Cut the file to so many bytes."""
+        """Cut the file to so many bytes; a file of that size is left alone."""
         with self._in_use() as fd, self._translated("truncate"):
-            os.ftruncate(fd, size_bytes)
+            if os.fstat(fd).st_size != size_bytes:
+                os.ftruncate(fd, size_bytes)
 
     def write(self, offset: int, chunks: Sequence[bytes | memoryview]) -> None:
         """Write all chunks, one after the other, from the offset on."""

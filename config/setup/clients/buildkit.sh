@@ -37,7 +37,7 @@ plan_client() {
     block <"$work/tables" | cat "$work/theirs.toml" - >"$work/buildkitd.toml"
     want block restart "$toml" <"$work/buildkitd.toml"
     if [ "$door" = proxy ]; then
-        want whole restart "$ca_file" <"$work/ca.crt"
+        want whole restart "$ca_file" <"$work/ca.all"
         if has buildkitd; then want_environment buildkit ''; fi
         say "buildx asks for tokens itself: set BUILDKIT_NO_CLIENT_TOKEN=1 for it, or HTTPS_PROXY=$proxy/ and trust the CA"
     fi

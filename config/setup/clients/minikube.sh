@@ -14,6 +14,7 @@ plan_client() {
         want_hosts_toml "$minikube_home/files/etc/containerd/certs.d"
     else
         want whole - "$minikube_home/certs/registry-proxy.pem" <"$work/ca.crt"
+        want_more_cas - "$minikube_home/certs/registry-proxy" pem
     fi
 }
 

@@ -61,7 +61,7 @@ check_reached() {
 }
 
 check_fingerprint() {
-    direct -f "$proxy/ca.crt" >"$work/ca.all" 2>/dev/null || true
+    direct -f "$proxy/ca.crt?look" >"$work/ca.all" 2>/dev/null || true
     awk '/^-----BEGIN/ { n++ } n == 1 { print } /^-----END/ { exit }' "$work/ca.all" >"$work/ca.crt"
     found=$(sed '/^-----/d' "$work/ca.crt" | tr -d '\r\n' | base64 -d 2>/dev/null | sha256sum | cut -d ' ' -f 1)
     if [ -n "$fingerprint" ] && [ "$found" != "$fingerprint" ]; then

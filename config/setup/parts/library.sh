@@ -82,11 +82,15 @@ need_proxy() {
 
 # --- The proxy's CA
 
-# fetch_ca: one certificate, whatever else the file may hold, in $work/ca.crt; stops if it is not the expected one.
+# fetch_ca: the CA that signs, in $work/ca.crt; stops if it is not the expected one. While one CA follows another there
+# are more, in $work/ca-2.crt and so on; with a fingerprint only what it fits is trusted. $work/ca.all has all of them.
 fetch_ca() {
-    get "$proxy/ca.crt" >"$work/ca.all" || die "$proxy/ca.crt cannot be loaded"
-    awk '/^-----BEGIN CERTIFICATE-----/ { n++ } n == 1 { print } /^-----END CERTIFICATE-----/ { exit }' \
-        "$work/ca.all" >"$work/ca.crt"
+    get "$proxy/ca.crt${fingerprint:+?signing}" >"$work/ca.answer" || die "$proxy/ca.crt cannot be loaded"
+    awk -v most="${fingerprint:+1}" -v folder="$work" '
+        /^-----BEGIN CERTIFICATE-----/ { n++; file = folder "/ca" (n > 1 ? "-" n : "") ".crt"; inside = most == "" || n <= most }
+        inside { print > file; print > (folder "/ca.all") }
+        /^-----END CERTIFICATE-----/ { inside = 0 }' "$work/ca.answer"
+    [ -f "$work/ca.crt" ] || die "$proxy/ca.crt is not a certificate"
     grep -q '^-----END CERTIFICATE-----' "$work/ca.crt" || die "$proxy/ca.crt is not a certificate"
     sed '/^-----/d' "$work/ca.crt" | tr -d '\r\n' | base64 -d >"$work/ca.der" || die "$proxy/ca.crt is not a certificate"
     ca_fingerprint=$(sha256sum <"$work/ca.der" | cut -d ' ' -f 1)
@@ -115,15 +119,27 @@ refresh_trust() {
     else
         update-ca-certificates >/dev/null || return 1
         # Some leave the link of what is gone unless all are made afresh.
-        if [ -L "/etc/ssl/certs/registry-proxy-$client.pem" ] && ! [ -e "/etc/ssl/certs/registry-proxy-$client.pem" ]; then
-            update-ca-certificates --fresh >/dev/null
-        fi
+        for link in "/etc/ssl/certs/registry-proxy-$client"*.pem; do
+            if [ -L "$link" ] && ! [ -e "$link" ]; then
+                update-ca-certificates --fresh >/dev/null
+                break
+            fi
+        done
     fi
 }
 
 want_ca() {
     ca_path=$(trust_anchor) || exit 1
     want whole trust+restart "$ca_path" <"$work/ca.crt"
+    want_more_cas trust+restart "${ca_path%.crt}" crt
+}
+
+# want_more_cas AFTERWARDS PATH SUFFIX: each in a file of its own, as OpenSSL's folders pass over a file with two.
+want_more_cas() {
+    for number in 2 3 4 5 6 7 8 9; do
+        [ -f "$work/ca-$number.crt" ] || continue
+        want whole "$1" "$2-$number.$3" <"$work/ca-$number.crt"
+    done
 }
 
 # --- Plans: what each file is to hold
@@ -199,6 +215,7 @@ unwant() {
 show_plan() {
     while read -r step kind afterwards path; do
         case $step:$path in
+            write:*-[2-9].crt) say "trust the CA that comes after it, or came before it, in $path" ;;
             write:*.crt) say "trust the proxy's CA, sha256:$ca_fingerprint, in $path" ;;
             remove:*) say "remove $path" ;;
             *)

@@ -1,5 +1,6 @@
 """Docker's set-up, run for real: by both doors, once more, undone, refused."""
 
+import datetime as dt
 import json
 import re
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from lab.client_setup import ClientSetup
-from lab.fixtures import MakeImage
+from lab.fixtures import MakeImage, StartProxy
 from lab.lab import Lab
 from lab.proxy import Proxy
 from lab.throwaway_root import ThrowawayRoot
+from regproxy.engine.authority import create
 
 pytestmark = pytest.mark.e2e
 
@@ -36,6 +38,26 @@ def test_what_is_set_up_is_used(root: ThrowawayRoot, setup: ClientSetup, proxy: 
     drop_in = dict(re.findall(r'"(\w+)=([^"]*)"', root.read(DROP_IN)))
     assert drop_in["HTTPS_PROXY"] == f"http://{proxy.address}/"
     assert {"localhost", "127.0.0.0/8", "::1", ".corp"} <= set(drop_in["NO_PROXY"].split(","))
+
+
+def test_both_cas_are_trusted_while_one_follows_the_other(root: ThrowawayRoot, start_proxy: StartProxy) -> None:
+    """Each in a file of its own; the one that has gone goes with the next run. A fingerprint is for one of them."""
+    proxy = start_proxy({}, start=False)
+    proxy.ca_file.parent.mkdir(parents=True)
+    cas = [proxy.ca_file, proxy.ca_file.with_stem("ca-next")]
+    for file in cas:
+        create(file, file.with_suffix(".key"), dt.datetime.now(dt.UTC))
+    proxy.start()
+    setup = ClientSetup(proxy, root)
+    second = ANCHOR.replace(".crt", "-2.crt")
+    (fingerprint,) = set(re.findall(r"sha256:[0-9a-f]{64}", proxy.request("GET", "/setup/").body.decode()))
+
+    setup.run("docker?door=proxy", "--yes")
+    assert [root.read(ANCHOR), root.read(second)] == [file.read_text() for file in cas]
+
+    setup.run(f"docker?door=proxy&fp={fingerprint}", "--yes")
+    assert root.read(ANCHOR) == cas[0].read_text()
+    assert second not in root.tree()
 
 
 def test_another_no_proxy_and_another_proxy_are_respected(root: ThrowawayRoot, setup: ClientSetup) -> None:

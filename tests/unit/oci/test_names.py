@@ -101,7 +101,7 @@ def test_a_registry_has_one_spelling(text: str, host: str, port: int, shown: str
         "-a.io",
         "a b",
         "quay.io\n",
-        "q\xfcay.io",
+        "q\u2028ay.io",
         "::1",
         "[::1",
         "[fe80::1%eth0]",
@@ -149,3 +149,11 @@ def test_registries_round_trip_or_raise_value_errors(text: str) -> None:
 def test_every_ip_address_is_a_host(address: object) -> None:
     """Each IP address is accepted and is its own normal form."""
     assert normalise_host(str(address)) == str(address)
+
+
+@pytest.mark.parametrize(
+    "text", ["Bücher.example", "bu\u0308cher.example.", "XN--BCHER-KVA.example", "xn--bcher-kva.example"]
+)
+def test_an_internationalised_name_has_one_spelling(text: str) -> None:
+    """However it is written, it is the A-label that DNS and certificates have (RFC 5891)."""
+    assert Registry.parse(text).host == "xn--bcher-kva.example"

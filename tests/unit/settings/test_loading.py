@@ -41,6 +41,8 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("CA_DIRECTORY", lambda s: s.ca_certificate_file, Path("/ca/ca.crt"), "/x", Path("/x/ca.crt")),
     ("CA_CRT_FILE", lambda s: s.ca_certificate_file, Path("/ca/ca.crt"), "/y/c.pem", Path("/y/c.pem")),
     ("CA_KEY_FILE", lambda s: s.ca_key_file, Path("/ca/ca.key"), "/y/k.pem", Path("/y/k.pem")),
+    ("CA_NAME_CONSTRAINTS", lambda s: s.ca_name_constraints, False, "true", True),
+    ("CA_ROTATION", lambda s: s.ca_rotation, True, "false", False),
     ("CERT_PASSWORD", lambda s: s.cert_password, "", '"quoted" ', '"quoted" '),
     (
         "REGISTRIES",

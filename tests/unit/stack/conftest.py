@@ -2,7 +2,8 @@
 
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Callable, Mapping
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,12 +13,13 @@ from mitmproxy import connection, http
 from mitmproxy.test import tflow
 
 from regproxy.engine import http_layer
-from regproxy.engine.authority import load_or_create
+from regproxy.engine.certificates import Certificates
 from regproxy.engine.http_layer import Door
 from regproxy.origin.authorized import AuthorizedUpstream
 from regproxy.settings import load_settings
 from regproxy.stack import client_identities, manifests
 from regproxy.stack.auth_injector import AuthInjector
+from regproxy.stack.ca import CaWatch
 from regproxy.stack.core import Core
 from regproxy.stack.interception import Interception
 from regproxy.stack.push_bypass import PushBypass
@@ -33,6 +35,14 @@ type Request = Callable[..., http.HTTPFlow]
 def no_system_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the system's 140 authorities unread: 20 ms for each client, and no test here meets one of them."""
     monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
+
+
+@pytest.fixture(autouse=True)
+def umask_stays() -> Iterator[None]:
+    """Give the next test the umask back that a proxy's start has changed."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture
@@ -73,10 +83,7 @@ async def configure(tmp_path: Path, registry: Registry) -> AsyncIterator[Configu
         upstream = make_upstream(core.settings, core.credentials)
         upstream.open()
         opened.append((store, upstream))
-        authority = load_or_create(
-            core.settings.ca_certificate_file, core.settings.ca_key_file, None, dt.datetime.now(dt.UTC)
-        )
-        core.start(store, upstream, authority)
+        core.start(store, upstream, CaWatch(core.settings, Certificates()).open(dt.datetime.now(dt.UTC)))
         return core
 
     yield start

@@ -255,7 +255,7 @@ class TestRooms:
 
     async def test_when_certificates_end(self, metrics: Metrics, core: Core) -> None:
         """The CA's end is known from the start."""
-        expected = core.authority.certificate.not_valid_after_utc.timestamp()
+        expected = core.ca.authorities.signing.certificate.not_valid_after_utc.timestamp()
         assert (await values(metrics))["ca_expiry_timestamp_seconds",] == expected
 
     async def test_before_the_start_there_are_no_figures(self) -> None:

@@ -235,7 +235,7 @@ class TestCore:
         core = Core()
 
         assert not core.ready
-        for part in ("settings", "store", "upstream", "authority"):
+        for part in ("settings", "store", "upstream", "ca"):
             with pytest.raises(AssertionError):
                 getattr(core, part)
 

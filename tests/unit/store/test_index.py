@@ -1,5 +1,6 @@
 """regproxy.store.index: the seam into diskcache's table, and what is refused at the door."""
 
+import contextlib
 import pickle
 import sqlite3
 from collections.abc import Iterator
@@ -179,4 +180,42 @@ def test_a_file_that_is_no_database_is_an_error_and_leaves_nothing_open(layout: 
     layout.database.write_bytes(b"this is not a database, not at all, not even a bit" * 100)
 
     with pytest.raises(sqlite3.DatabaseError):
+        open_index(layout.directory)
+
+
+def test_a_transaction_whose_commit_fails_is_over(index: Index) -> None:
+    """A full disk may fail a COMMIT, here a broken promise does: the next transaction must not find this one open."""
+    index._sql("PRAGMA foreign_keys = ON")
+    index._sql("CREATE TABLE Parent (id INTEGER PRIMARY KEY)")
+    index._sql("CREATE TABLE Child (parent REFERENCES Parent DEFERRABLE INITIALLY DEFERRED)")
+
+    def break_the_promise() -> None:
+        with index.transact():
+            index.put_text("tag:lost", "text", 1.0)
+            index._sql("INSERT INTO Child VALUES (1)")
+
+    with pytest.raises(sqlite3.IntegrityError):
+        break_the_promise()
+
+    index.put_text("tag:kept", "text", 1.0)
+
+    assert (index.text("tag:lost"), index.text("tag:kept")) == (None, "text")
+
+
+def test_a_transaction_that_cannot_begin_says_why(index: Index) -> None:
+    """Not every failure is another process's lock."""
+    index._sql("PRAGMA query_only = ON")
+
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        index.put_text("tag:a", "text", 1.0)
+
+
+@pytest.mark.parametrize("size", [-4096, 4097, 1.5, "many"])
+def test_a_size_that_no_file_has_is_damage(layout: Layout, size: object) -> None:
+    """SQLite sees no damage in a number; the cap must not be counted by it."""
+    with contextlib.closing(open_index(layout.directory)) as opened:
+        opened.put_text("tag:a", "text", 1.0)
+        opened._sql("UPDATE Cache SET size = ?", (size,))
+
+    with pytest.raises(sqlite3.DatabaseError, match="size"):
         open_index(layout.directory)
