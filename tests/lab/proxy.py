@@ -49,7 +49,7 @@ class Proxy:
 
     def _environment(self) -> dict[str, str]:
         interpreter_directory = str(Path(sys.executable).parent)
-        home = {"HOME": str(self._directory), "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+        home = {"HOME": str(self._directory), "LANG": "C.UTF-8"}
         return {"PATH": f"{interpreter_directory}:{os.defpath}", **home, **self.settings}
 
     def __enter__(self) -> Self:

@@ -1,0 +1,71 @@
+"""Workers of a run, and runs on one machine, do not get one another's addresses and ports."""
+
+import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab.addresses import BACKEND_PORT, AddressBlock, free_port
+
+TESTS = Path(__file__).parents[1]
+_PRINT_OWN = """
+from lab.addresses import AddressBlock, free_port
+print(AddressBlock.claim().address(1).host, free_port())
+"""
+
+
+def third_octet(block: AddressBlock) -> int:
+    return int(block.address(1).host.split(".")[2])
+
+
+def test_another_process_gets_others() -> None:
+    """Neither its block nor the ports that it will be given are ours."""
+    block, ours = AddressBlock.claim(), {free_port() for _ in range(200)}
+    command = [sys.executable, "-c", _PRINT_OWN]
+    done = subprocess.run(command, env={"PYTHONPATH": str(TESTS)}, capture_output=True, text=True, check=True)
+    host, port = done.stdout.split()
+    block.release()
+
+    assert host not in block.hosts()
+    assert int(port) not in ours
+
+
+def test_a_block_that_is_held_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was released may be."""
+    block = AddressBlock.claim()
+    monkeypatch.setattr(random, "sample", lambda *_: [third_octet(block)])
+
+    with pytest.raises(OSError, match="taken by another run"):
+        AddressBlock.claim()
+    block.release()
+
+
+@pytest.mark.parametrize(("number", "port"), [(1, BACKEND_PORT), (40, 8081)])
+def test_a_block_with_what_a_killed_run_left_is_not_given(
+    number: int, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its servers go on after a KILL of the tests, and nobody holds the block any more."""
+    block = AddressBlock.claim()
+    monkeypatch.setattr(random, "sample", lambda *_: [third_octet(block)])
+
+    with socket.create_server(block.address(number, port)):
+        block.release()
+        with pytest.raises(OSError, match="taken by another run"):
+            AddressBlock.claim()
+
+
+def test_a_port_is_not_given_again_soon() -> None:
+    """What was started on one may start again on it; outgoing connections do not get it either."""
+    ports = [free_port() for _ in range(20)]
+
+    assert len(set(ports)) == 20
+    assert max(ports) < 32_768
+
+
+def test_a_port_in_use_is_not_given() -> None:
+    """Whoever listens there, if it is within our share."""
+    with socket.create_server(("127.0.0.1", free_port())) as server:
+        assert server.getsockname()[1] not in {free_port() for _ in range(200)}
