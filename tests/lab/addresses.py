@@ -27,8 +27,8 @@ _CLAIM_HOST = 254
 _LARGEST_HOST = 60
 
 _FIRST_PORT = 10_000
-_END_PORT = 32_768
-"""Where the ephemeral range begins (ip(7), ip_local_port_range)."""
+_END_PORT = 30_000
+"""Node ports of Kubernetes are from here on, the ephemeral range from 32768 (ip(7), ip_local_port_range)."""
 _SHARE_PORTS = 100
 
 
