@@ -113,9 +113,11 @@ class Proxy:
     def stop(self) -> int:
         """Send TERM and return the exit code; LabError when it needs more than 5 s or leaves a child behind."""
         pids = self.pids()
-        exit_code = self._program.stop(STOP_LIMIT_S)
-        left = [pid for pid in pids if _session(pid) == self._program.pid]
-        _kill(left)
+        try:
+            exit_code = self._program.stop(STOP_LIMIT_S)
+        finally:
+            left = [pid for pid in pids if _session(pid) == self._program.pid]
+            _kill(left)
         if left:
             raise LabError(f"the proxy ended but left {left} running:\n{self._program.log_tail()}")
         return exit_code
