@@ -4,6 +4,8 @@
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
+# Processes that share the tests: one more than processors, as tests also wait. Each has servers of its own.
+TEST_WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n + 1 : 8)))
 # What the tests of the image need besides: program:Debian package.
 CONTAINER_PROGRAMS := avahi-daemon:avahi-daemon avahi-publish:avahi-utils buildah:buildah bwrap:bubblewrap \
 	dbus-daemon:dbus-daemon debootstrap:debootstrap docker-compose:docker-compose ip:iproute2 podman:podman \
@@ -23,12 +25,12 @@ serve: ## Start the proxy on port 3128, with cache and CA under var/
 	@scripts/bootstrap runtime
 	@exec scripts/serve $(ARGS)
 
-test: ## Run all tests; ARGS="-k word" selects some
+test: ## Run all tests; ARGS="-k word" selects some, TEST_WORKERS=0 runs them in one process
 	@scripts/bootstrap dev
 	@scripts/test-packages
 	@scripts/kubernetes-tools
 	-@scripts/test-packages $(CLIENT_PROGRAMS) $(METRICS_PROGRAMS)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(ARGS)
 
 test-clients: ## Pull with every real client, Debian's and those of its next release, as root; elsewhere it says why not
 	@scripts/bootstrap dev

@@ -6,7 +6,7 @@ failed test's proxies is in its report.
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,13 +22,13 @@ from lab.skopeo import Skopeo
 from lab.tunnel import BlindProxy
 
 
-@pytest.fixture
-def start_proxy(lab: Lab, tmp_path: Path) -> Iterator[StartProxy]:
-    """Yield what starts proxies for this test, each with an empty cache and a CA of its own."""
+@contextmanager
+def starting(lab: Lab, directory: Path) -> Iterator[StartProxy]:
+    """Yield what starts proxies below a directory, each with an empty cache and a CA of its own."""
     proxies: list[Proxy] = []
 
     def start_one(settings: Mapping[str, str] | None = None, *, start: bool = True) -> Proxy:
-        proxy = lab.proxy(tmp_path / f"proxy-{len(proxies)}", settings)
+        proxy = lab.proxy(directory / f"proxy-{len(proxies)}", settings)
         proxies.append(proxy)
         return proxy.start() if start else proxy
 
@@ -36,12 +36,26 @@ def start_proxy(lab: Lab, tmp_path: Path) -> Iterator[StartProxy]:
     for started in proxies:
         started.close()
         sys.stdout.write(started.log)
-    # Whatever the test was about: nothing that came or went may be found in what is left behind.
+    # Whatever the tests were about: nothing that came or went may be found in what is left behind.
     left = [f"its log: {found}" for started in proxies if (found := secrets_in(started.log.encode()))]
     left += files_with_secrets(started.cache_directory for started in proxies)
     left += [f"an error page: {found}" for page in error_pages if (found := secrets_in(page))]
     error_pages.clear()
     assert left == []
+
+
+@pytest.fixture
+def start_proxy(lab: Lab, tmp_path: Path) -> Iterator[StartProxy]:
+    """Yield what starts proxies for this test."""
+    with starting(lab, tmp_path) as start_one:
+        yield start_one
+
+
+@pytest.fixture(scope="module")
+def start_module_proxy(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartProxy]:
+    """Yield what starts proxies for all tests of the module, which leave nothing in them that another test minds."""
+    with starting(lab, tmp_path_factory.mktemp("module")) as start_one:
+        yield start_one
 
 
 @pytest.fixture

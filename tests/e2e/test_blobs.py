@@ -79,6 +79,7 @@ def error_of(answer: Response) -> dict[str, str]:
 
 
 class TestLarge:
+    @pytest.mark.timeout(400)
     def test_a_gibibyte_costs_no_memory(self, lab: Lab, start_proxy: StartProxy) -> None:
         """A 1 GiB blob, miss then hit: right bytes, and the proxy's memory grows by less than 64 MiB."""
         proxy = start_proxy()

@@ -35,12 +35,13 @@ def connect_status(proxy: Proxy, login: str | None) -> int:
         return int(connection.recv(12).split()[1])
 
 
-@pytest.fixture
-def closed_proxy(start_proxy: StartProxy, tmp_path: Path) -> Proxy:
+@pytest.fixture(scope="module")
+def closed_proxy(start_module_proxy: StartProxy, tmp_path_factory: pytest.TempPathFactory) -> Proxy:
     """Start a proxy for Alice, whose password is in clear, and Bob, whose password is hashed."""
     hashed = bcrypt.hashpw(b"bobs", bcrypt.gensalt(4)).decode()
-    (tmp_path / "logins").write_text(f"# two of them\nalice:s3:cret\nbob:{hashed}\n")
-    return start_proxy({"PROXY_AUTH_FILE": str(tmp_path / "logins")})
+    logins = tmp_path_factory.mktemp("logins") / "logins"
+    logins.write_text(f"# two of them\nalice:s3:cret\nbob:{hashed}\n")
+    return start_module_proxy({"PROXY_AUTH_FILE": str(logins)})
 
 
 @pytest.mark.parametrize(

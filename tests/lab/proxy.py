@@ -51,7 +51,7 @@ class Proxy:
 
     def _environment(self) -> dict[str, str]:
         interpreter_directory = str(Path(sys.executable).parent)
-        home = {"HOME": str(self._directory), "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+        home = {"HOME": str(self._directory), "LANG": "C.UTF-8"}
         return {"PATH": f"{interpreter_directory}:{os.defpath}", **home, **self.settings}
 
     def __enter__(self) -> Self:
@@ -115,9 +115,11 @@ class Proxy:
     def stop(self) -> int:
         """Send TERM and return the exit code; LabError when it needs more than 5 s or leaves a child behind."""
         pids = self.pids()
-        exit_code = self._program.stop(STOP_LIMIT_S)
-        left = [pid for pid in pids if _session(pid) == self._program.pid]
-        _kill(left)
+        try:
+            exit_code = self._program.stop(STOP_LIMIT_S)
+        finally:
+            left = [pid for pid in pids if _session(pid) == self._program.pid]
+            _kill(left)
         if left:
             raise LabError(f"the proxy ended but left {left} running:\n{self._program.log_tail()}")
         return exit_code

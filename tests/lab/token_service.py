@@ -34,7 +34,7 @@ class TokenService:
         command += ["--certificate", str(self._pki.certificate_file), "--key", str(self._pki.key_file)]
         command += ["--token-certificate", str(self._pki.token_certificate_file)]
         command += ["--token-key", str(self._pki.token_key_file), "--log", str(self._directory / "requests.log")]
-        environment = {"PATH": os.defpath, "PYTHONPATH": str(_TESTS), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {"PATH": os.defpath, "PYTHONPATH": str(_TESTS)}
         self._program = Program(
             "token-server", command, self._directory, environment=environment, listens_on=self.address
         )

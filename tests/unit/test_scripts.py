@@ -3,12 +3,13 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from lab.addresses import free_port
 
 ROOT = Path(__file__).parents[2]
 SECRET = "hunter2-s3cret"
@@ -20,12 +21,6 @@ umask = os.umask(0)
 print(f"umask {umask:04o}", *(f"argument {each}" for each in sys.argv[1:]), sep="\\n")
 sys.exit(7)
 """
-
-
-def free_port() -> str:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return str(sock.getsockname()[1])
 
 
 def write_program(path: Path, text: str) -> None:
@@ -46,7 +41,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def start(program: Path, *arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "LISTEN_HOST": "127.0.0.1", "LISTEN_PORT": free_port(), **environ}
+    environment = {"PATH": os.environ["PATH"], "LISTEN_HOST": "127.0.0.1", "LISTEN_PORT": str(free_port()), **environ}
     return subprocess.run([program, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 

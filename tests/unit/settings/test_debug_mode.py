@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.addresses import AddressBlock
 from regproxy.settings import SettingsError, load_settings
 from regproxy.settings.__main__ import main
 from regproxy.settings.preflight import find_problems
@@ -48,9 +49,12 @@ def test_the_password_may_be_in_a_file(tmp_path: Path, end: str) -> None:
         (b"\xff" * 9, "DEBUG_PASSWORD_FILE={}: not a file of UTF-8 text"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_an_error(tmp_path: Path, content: bytes | None, problem: str) -> None:
+def test_a_file_that_cannot_be_used_is_an_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes | None, problem: str
+) -> None:
     """A start with a password that was not meant would be a surprise; what the file has is not repeated."""
-    file = tmp_path / "password"
+    # a short path: long values are shortened in messages
+    file = tmp_path_factory.mktemp("f") / "password"
     if content is not None:
         file.write_bytes(content)
 
@@ -99,7 +103,8 @@ def test_the_proxys_port_cannot_be_that_of_the_interface(tmp_path: Path) -> None
 
 def test_a_port_of_the_interface_in_use_is_told_with_its_switch(tmp_path: Path) -> None:
     """On an address of this test's own, where nothing else listens."""
-    host = "127.0.251.17"
+    block = AddressBlock.claim()
+    host = block.address(1).host
     environ = {
         "LISTEN_HOST": host,
         "DEBUG": "true",
@@ -110,5 +115,6 @@ def test_a_port_of_the_interface_in_use_is_told_with_its_switch(tmp_path: Path) 
 
     with socket.create_server((host, 8082)):
         found = find_problems(load_settings(environ))
+    block.release()
 
     assert found == (f"port 8082 on {host} is in use: stop the other program or turn DEBUG_HUB off",)

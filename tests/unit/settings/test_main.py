@@ -1,20 +1,14 @@
 """The command that `entrypoint.sh` runs."""
 
-import socket
 from pathlib import Path
 
 import pytest
 
+from lab.addresses import free_port
 from regproxy.settings.__main__ import main
 from regproxy.settings.table import SETTINGS_TABLE
 
 SECRET = "hunter2-s3cret"
-
-
-def free_port() -> str:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return str(sock.getsockname()[1])
 
 
 def environ(directory: Path, **more: str) -> dict[str, str]:
@@ -23,7 +17,7 @@ def environ(directory: Path, **more: str) -> dict[str, str]:
         "CACHE_DIRECTORY": str(directory / "cache"),
         "CA_DIRECTORY": str(directory / "ca"),
     }
-    return {**good, "LISTEN_PORT": free_port(), **more}
+    return {**good, "LISTEN_PORT": str(free_port()), **more}
 
 
 def test_good_settings_print_the_cache_directory_and_nothing_else(

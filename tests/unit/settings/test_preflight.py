@@ -11,16 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from lab.addresses import free_port
 from regproxy.settings import load_settings
 from regproxy.settings.preflight import find_problems
 
 NOBODY = 65534
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def problems(directory: Path, **environ: str) -> tuple[str, ...]:

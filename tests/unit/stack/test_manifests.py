@@ -450,7 +450,7 @@ class TestHead:
 
 
 class TestFailures:
-    @pytest.mark.parametrize(("outage", "code"), [(hang_up, 502), (status(503), 503), (status(404), 404)], ids=str)
+    @pytest.mark.parametrize(("outage", "code"), [(hang_up, 502), (status(503), 503), (status(404), 404)])
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
     async def test_without_a_stored_answer_the_client_is_told(
         self, puller: Puller, registry: Registry, outage: Override, code: int, method: str
