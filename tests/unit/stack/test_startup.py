@@ -35,6 +35,7 @@ ORDER = [
     "registry-dashboard",
     "registry-setup-responder",
     "registry-client-rules",
+    "registry-drilling",
     "registry-push-bypass",
     "registry-auth-injector",
     "registry-client-tokens",
