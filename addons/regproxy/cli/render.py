@@ -140,6 +140,7 @@ def _request_pairs(request: Mapping[str, Any]) -> Table:
         request=request["request_id"],
         asked=f"{request['method']} {request['registry']}{request['path']}, {age(request['age_s'])} ago",
         answer=f"{request['status'] or 'none'}, {size(request['sent_bytes'])} in {request['duration_s']:.3f} s",
+        saved=size(request["saved_bytes"]),
         because=request["words"],
         upstream=request["upstream"] or "not asked",
         login=request["credential"] or "nobody's",

@@ -25,7 +25,7 @@ from regproxy.policy.tiers import RequestClass
 from regproxy.settings import Compat
 from regproxy.stack.announcements import has_colours, is_text
 from regproxy.stack.core import Core
-from regproxy.stack.exchange import Exchange, exchange_of, opened_by
+from regproxy.stack.exchange import CacheStatus, Exchange, exchange_of, opened_by
 from regproxy.stack.log_lines import access_text
 
 logger = logging.getLogger(__name__)
@@ -132,13 +132,26 @@ class Entry:
     error: str | None
 
 
+_CACHE_STATUS = {
+    CacheStatus.NONE: "",
+    CacheStatus.HIT: "registry-proxy; hit",
+    CacheStatus.MISS: "registry-proxy; fwd=uri-miss",
+    CacheStatus.EXPIRED: "registry-proxy; fwd=stale",
+    CacheStatus.REVALIDATED: "registry-proxy; fwd=stale; detail=revalidated",
+    CacheStatus.STALE: "registry-proxy; hit; detail=stale",
+    CacheStatus.BYPASS: "registry-proxy; fwd=bypass",
+}
+"""RFC 9211."""
+
+
 def cache_fields(exchange: Exchange, compat: Compat) -> dict[str, str]:
-    """Return the predecessor's two response fields, none where there is nothing to tell, and the request's id."""
+    """Return the predecessor's two fields, the standard's one and the request's id; none that has nothing to tell."""
     prefix = FIELD_PREFIXES[compat]
     fields: dict[str, str] = {
         f"{prefix}-Cache-Upstream-Status": exchange.cache_status,
         f"{prefix}-Cache-Type": exchange.request_class,
     }
+    fields["Cache-Status"] = _CACHE_STATUS[exchange.cache_status]
     fields[REQUEST_ID_FIELD] = exchange.request_id
     return {name: value for name, value in fields.items() if value}
 

@@ -17,7 +17,8 @@ from regproxy.oci.digest import Digest
 from regproxy.oci.endpoint import parse_endpoint
 from regproxy.oci.names import Registry
 from regproxy.policy.tiers import RequestClass
-from regproxy.stack.access_log import AccessLog, entry_of, log_line
+from regproxy.settings.model import Compat
+from regproxy.stack.access_log import AccessLog, cache_fields, entry_of, log_line
 from regproxy.stack.exchange import CacheStatus, Exchange, begin
 from unit.stack.conftest import make_flow
 
@@ -231,3 +232,18 @@ class TestAddon:
             monkeypatch.undo()
             with pytest.raises(BrokenPipeError):
                 gone.close()
+
+
+def test_every_status_has_the_standards_words() -> None:
+    """RFC 9211: one cache, and a hit or why it went on."""
+    words = {}
+    exchange = Exchange(Registry("quay.io", 443), "https", parse_endpoint("GET", BLOB), RequestClass.BLOB_BY_DIGEST)
+    for status in CacheStatus:
+        exchange.cache_status = status
+        words[status] = cache_fields(exchange, Compat.RPARDINI).get("Cache-Status")
+    assert words.pop(CacheStatus.NONE) is None
+    assert all(text is not None and text.startswith("registry-proxy; ") for text in words.values())
+    assert {status for status, text in words.items() if text and "; hit" in text} == {
+        CacheStatus.HIT,
+        CacheStatus.STALE,
+    }
