@@ -18,6 +18,7 @@ _ALL = (*BLOBS, *_JSON)
 _AGAIN = everywhere(Whole(retried=True), *BLOBS)
 _CHUNKED = head(without="content-length", transfer_encoding="chunked")
 _BOMB = gzip.compress(gzip.compress(b"\x00" * (64 * MIB)))
+_POISON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 _CUT = (head(), body(0.3), pause(0.2))
 
 
@@ -35,26 +36,26 @@ TRANSPORT = (
     Case(does="resets the connection in the body", answers=((*_CUT, reset()),), heals=True,
          client={**_AGAIN, **everywhere(Refused("broke off its answer"), *_JSON)}),
     Case(does="stalls in the body", answers=((head(), body(0.3), stall()),), heals=True,
-         client={**_AGAIN, **everywhere(Refused("did not answer in time"), *_JSON)}),
+         client={**_AGAIN, **everywhere(Refused("did not answer in time", 504), *_JSON)}),
     Case(does="resets the connection after the head", answers=((head(), pause(0.2), reset()),), heals=True,
          client={**_AGAIN, **everywhere(Refused("broke off its answer"), *_JSON)}),
-    Case(does="closes the connection without an answer", answers=((),), heals=True,
+    Case(does="closes the connection without an answer", answers=((), ()), heals=True,
          client={**_AGAIN, **everywhere(Refused("closed the connection without an answer"), *_JSON)}),
     Case(does="sends its head a byte at a time, without end", answers=((text(b"HTTP/1.1 200 OK\r\nx-slow: "), repeated(b"x", pause_s=0.1)),), heals=True,
-         client={**_AGAIN, **everywhere(Refused("did not answer in time"), *_JSON)}),
+         client={**_AGAIN, **everywhere(Refused("did not answer in time", 504), *_JSON)}),
     Case(does="speaks another protocol", answers=((text(b"SSH-2.0-OpenSSH_9.6\r\n"),),), heals=True,
-         client={**_AGAIN, **everywhere(Refused("does not speak HTTP"), *_JSON)}),
+         client={**_AGAIN, **everywhere(Refused("is not valid HTTP"), *_JSON)}),
 )
 
 FLOODS = (
     Case(does="sends 10,000 header fields", answers=((text(b"HTTP/1.1 200 OK\r\n"), repeated(b"x-a: b\r\n", 10_000), text(b"\r\n"), body()),), heals=True, is_flood=True,
-         client={**_AGAIN, **everywhere(Refused("does not speak HTTP"), *_JSON)}),
+         client={**_AGAIN, **everywhere(Refused("more or longer header fields"), *_JSON)}),
     Case(does="sends header fields without end", answers=((text(b"HTTP/1.1 200 OK\r\n"), repeated(b"x-a: b\r\n" * 5000)),), heals=True, is_flood=True,
-         client={**_AGAIN, **everywhere(Refused("does not speak HTTP"), *_JSON)}),
+         client={**_AGAIN, **everywhere(Refused("more or longer header fields"), *_JSON)}),
     Case(does="sends one header field without end", answers=((text(b"HTTP/1.1 200 OK\r\nx-a: "), repeated(b"b" * 65_536)),), heals=True, is_flood=True,
-         client={**_AGAIN, **everywhere(Refused("does not speak HTTP"), *_JSON)}),
+         client={**_AGAIN, **everywhere(Refused("more or longer header fields"), *_JSON)}),
     Case(does="sends interim answers (103) without end", answers=((repeated(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n" * 100, pause_s=0.01),),), heals=True, is_flood=True,
-         client={**_AGAIN, **everywhere(Refused("did not answer in time"), *_JSON)}),
+         client={**_AGAIN, **everywhere(Refused("did not answer in time", 504), *_JSON)}),
     Case(does="sends a chunked body without end", answers=((_CHUNKED, endless_chunks()),), is_flood=True,
          client={Place.BLOB: Through("cap"), **everywhere(Refused("4194304 bytes"), *MANIFESTS), Place.TOKEN: Refused("1048576 bytes")}),
     Case(does="announces and sends 30 MiB", answers=((head(content_length=str(30 * MIB)), repeated(b"\x00" * MIB, 30)),), is_flood=True,
@@ -68,16 +69,18 @@ FLOODS = (
 )
 
 LENGTHS = (
-    Case(does="announces half of the length", answers=((head(content_length="{half}"), body()),),
+    Case(does="announces and sends half of it", answers=((head(content_length="{half}"), body(0.5)),),
          client={Place.BLOB: Cut("hashes to"), Place.SMALL_BLOB: Refused("hashes to"), **everywhere(Refused("hashes to"), *MANIFESTS), Place.TOKEN: Refused("not JSON")}),
+    Case(does="sends another answer behind the one that was asked for", answers=((head(connection="keep-alive"), body(), pause(0.1), text(_POISON), stall()),), heals=True,
+         client=everywhere(Whole(), *_ALL)),
     Case(does="announces more than it sends", answers=((head(content_length="{more}"), body()),), heals=True,
          client={Place.BLOB: Cut("bytes"), Place.SMALL_BLOB: Refused("bytes"), **everywhere(Refused("broke off its answer"), *_JSON)}),
     Case(does="announces two lengths", answers=((head(content_length="{size}\n{half}"), body()),), heals=True,
-         client={**_AGAIN, **everywhere(Refused("does not speak HTTP"), *_JSON)}),
+         client={**_AGAIN, **everywhere(Refused("is not valid HTTP"), *_JSON)}),
     Case(does="announces a length and chunks", answers=((head(transfer_encoding="chunked"), body()),), heals=True,
-         client={**_AGAIN, **everywhere(Refused("does not speak HTTP"), *_JSON)}),
+         client={**_AGAIN, **everywhere(Refused("is not valid HTTP"), *_JSON)}),
     Case(does="announces a length below zero", answers=((head(content_length="-1"), body()),), heals=True,
-         client={**_AGAIN, **everywhere(Refused("does not speak HTTP"), *_JSON)}),
+         client={**_AGAIN, **everywhere(Refused("is not valid HTTP"), *_JSON)}),
     Case(does="announces no length and cuts the body", answers=((head(without="content-length"), body(0.3)),), heals=True,
          client={**everywhere(Refused("hashes to"), *BLOBS, *MANIFESTS), Place.TOKEN: Refused("not JSON")}),
 )

@@ -18,8 +18,8 @@ import aiohttp
 import yarl
 
 from regproxy.origin.circuits import Admission, Circuits
-from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamAway, UpstreamUnavailable
-from regproxy.origin.failures import unavailable
+from regproxy.origin.errors import Answer, AnswerEncoded, AnswerTooLarge, UpstreamAway, UpstreamUnavailable
+from regproxy.origin.failures import broken_off, unavailable
 from regproxy.origin.observer import Observer, trace_config
 from regproxy.origin.patience import PROBE_LIMIT_S, connect_limit_s, connect_trace_config, patience, within
 from regproxy.origin.resolver import CheckedResolver, Lookup, system_lookup
@@ -156,7 +156,7 @@ class Upstream:
             read_bufsize=READ_BUFFER_BYTES,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             trace_configs=[
-                connect_trace_config(),
+                connect_trace_config(self._options.read_timeout_s),
                 *([trace_config(self._observer)] if self._observer is not None else []),
             ],
         )
@@ -187,7 +187,7 @@ class Upstream:
             try:
                 yield response
             except (aiohttp.ClientError, TimeoutError) as error:
-                raise unavailable(url, error) from error
+                raise broken_off(url, error) from error
 
     async def _follow(
         self, stack: contextlib.AsyncExitStack, request: UpstreamRequest, attempt: Attempt
@@ -234,6 +234,8 @@ class Upstream:
 
     async def _ask(self, request: UpstreamRequest, body_limit_bytes: int) -> Answer:
         async with self.send(request) as response:
+            if response.status == 200 and request.method != "HEAD" and is_encoded(response):
+                raise AnswerEncoded(str(response.url.origin()))
             body = await read_body(response, body_limit_bytes)
             if request.trace is not None:
                 request.trace.received_bytes += len(body)
@@ -324,13 +326,25 @@ def joined_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def is_encoded(response: aiohttp.ClientResponse) -> bool:
+    """Whether a body must be decoded, though that was not asked for.
+
+    It matches no digest, and may be a thousand times as large as what has come: nothing is decoded here.
+    """
+    return response.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
+
+
 async def read_body(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
-    """Read a body of at most `limit_bytes`. Raises `AnswerTooLarge`."""
+    """Read a body of at most `limit_bytes`; of a refusal that is encoded, nothing. Raises `AnswerTooLarge`."""
+    if is_encoded(response):
+        return b""
+    if response.method != "HEAD" and (response.content_length or 0) > limit_bytes:
+        raise AnswerTooLarge(f"{response.url.host} sends more than {limit_bytes} bytes")
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > limit_bytes:
-            raise AnswerTooLarge(f"{response.url.host} sent more than {limit_bytes} bytes")
+            raise AnswerTooLarge(f"{response.url.host} sends more than {limit_bytes} bytes")
     return bytes(body)
 
 

@@ -4,6 +4,7 @@ import os
 import ssl
 
 import aiohttp
+from aiohttp.http_exceptions import LineTooLong
 
 from regproxy.origin.errors import UpstreamUnavailable
 from regproxy.origin.resolver import AddressForbiddenError
@@ -30,9 +31,29 @@ def unavailable(url: Url, error: Exception) -> UpstreamUnavailable:
             text, passing = f"the proxy cannot be reached: {_words(cause.os_error)}", True
         case aiohttp.ClientConnectorError():
             text, passing = _words(cause.os_error), True
+        case aiohttp.ServerDisconnectedError():
+            text, passing = "it closed the connection without an answer", True
+        case aiohttp.ClientResponseError():
+            text, passing = _fault_of_head(cause), True
+        case OSError():
+            text, passing = _words(cause), True
         case _:
             text, passing = type(cause).__name__, True
     return UpstreamUnavailable(f"{url.origin} cannot be reached: {text}", ConnectionFailed(), passing=passing)
+
+
+def broken_off(url: Url, error: Exception) -> UpstreamUnavailable:
+    """Return what an exception means that comes in the body of an answer."""
+    if isinstance(error, TimeoutError):
+        return unavailable(url, error)
+    return UpstreamUnavailable(f"{url.origin} broke off its answer", ConnectionFailed())
+
+
+def _fault_of_head(error: aiohttp.ClientResponseError) -> str:
+    """Say what is wrong with a head; not a word of it, for it may hold secrets."""
+    if isinstance(error.__cause__, LineTooLong) or "Too many headers" in error.message:
+        return "its answer has more or longer header fields than are read"
+    return "its answer is not valid HTTP"
 
 
 def _words(error: OSError) -> str:
