@@ -112,8 +112,6 @@ class Case:
     """False: the proxy does not ask again at once when the origin has become good."""
     is_flood: bool = False
     """Whether the proxy's memory is watched meanwhile."""
-    has_right_digest: bool = True
-    """False: the content that is made is not what its digest says."""
 
 
 def _digest(content: bytes) -> str:

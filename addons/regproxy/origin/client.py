@@ -18,6 +18,7 @@ import aiohttp
 import yarl
 
 from regproxy.origin.circuits import Admission, Circuits
+from regproxy.origin.connections import QuietConnector
 from regproxy.origin.errors import Answer, AnswerEncoded, AnswerTooLarge, UpstreamAway, UpstreamUnavailable
 from regproxy.origin.failures import broken_off, unavailable
 from regproxy.origin.observer import Observer, trace_config
@@ -140,9 +141,7 @@ class Upstream:
         if self._options.unverified:
             self._unverified_tls = tls_context(self._options.ca_file, verify=False)
         tls = tls_context(self._options.ca_file, verify=self._options.verify_tls)
-        connector = aiohttp.TCPConnector(
-            resolver=self._resolver, use_dns_cache=False, limit=0, ssl=tls, keepalive_timeout=60
-        )
+        connector = QuietConnector(resolver=self._resolver, use_dns_cache=False, limit=0, ssl=tls, keepalive_timeout=60)
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=self._options.connect_timeout_s, sock_read=self._options.read_timeout_s
         )

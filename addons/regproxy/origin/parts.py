@@ -9,7 +9,14 @@ import aiohttp
 
 from regproxy.oci.ranges import parse_content_range
 from regproxy.origin.client import Response, Upstream, UpstreamRequest, is_encoded, read_body
-from regproxy.origin.errors import Answer, AnswerEncoded, AnswerTooLarge, AnswerUnusable, UpstreamRefused, UpstreamUnavailable
+from regproxy.origin.errors import (
+    Answer,
+    AnswerEncoded,
+    AnswerTooLarge,
+    AnswerUnusable,
+    UpstreamRefused,
+    UpstreamUnavailable,
+)
 from regproxy.origin.sink import Sink
 from regproxy.origin.trace import Trace
 from regproxy.policy.freshness import Status, stale_allowed
