@@ -18,9 +18,9 @@ class Place(Enum):
     """Not larger than what is held back until the digest is right."""
     TAG = "manifest by tag"
     DIGEST = "manifest by digest"
-    TOKEN = "token"  # noqa: S105 - a word
+    TOKEN = "token"
     """The proxy's own request for a token; the client has asked for a manifest by tag."""
-    CLIENT_TOKEN = "client's own token request"  # noqa: S105 - words
+    CLIENT_TOKEN = "client's own token request"
 
 
 @dataclass(frozen=True, slots=True)

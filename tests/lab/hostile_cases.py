@@ -5,6 +5,7 @@
 
 import gzip
 import json
+import sys
 from collections.abc import Callable
 
 from lab.hostile import (
@@ -21,6 +22,7 @@ from lab.hostile import (
     document,
     everywhere,
     manifest,
+    markdown,
 )
 from lab.image import INDEX
 from lab.misbehaviour import Content, body, endless_chunks, head, other_body, pause, repeated, reset, stall, tail, text
@@ -366,8 +368,8 @@ REDIRECTS = tuple(
         ("to a URL with a user name", "https://user:hunter2-Zq7@edge.lab.test/x", "user name"),
         ("to another scheme", "ftp://edge.lab.test/x", "neither http nor https"),
         ("to a URL with a backslash", "https://edge.lab.test\\@127.0.0.1/x", "backslash"),
-        ("to a name that leads to loopback", "https://rebind.example:8443/x", "a loopback address"),
-        ("to a name that leads to loopback and elsewhere", "https://both.example:8443/x", "a loopback address"),
+        ("to a name that leads to loopback", "https://rebind.example:8443/forbidden", "a loopback address"),
+        ("to a name that leads to loopback and elsewhere", "https://both.example:8443/forbidden", "a loopback address"),
     )
 )
 
@@ -448,3 +450,6 @@ HOSTILE_CASES: tuple[Case, ...] = (
     *REALMS,
     *STATUSES,
 )
+
+if __name__ == "__main__":
+    sys.stdout.write("\n".join(markdown(HOSTILE_CASES)) + "\n")

@@ -17,9 +17,10 @@ from pathlib import Path
 import aiohttp
 import yarl
 
+from regproxy.origin.answer_bodies import is_encoded, read_body
 from regproxy.origin.circuits import Admission, Circuits
 from regproxy.origin.connections import QuietConnector
-from regproxy.origin.errors import Answer, AnswerEncoded, AnswerTooLarge, UpstreamAway, UpstreamUnavailable
+from regproxy.origin.errors import Answer, AnswerEncoded, UpstreamAway, UpstreamUnavailable
 from regproxy.origin.failures import broken_off, unavailable
 from regproxy.origin.observer import Observer, trace_config
 from regproxy.origin.patience import PROBE_LIMIT_S, connect_limit_s, connect_trace_config, patience, within
@@ -323,28 +324,6 @@ class Upstream:
 def joined_address(host: str, port: int) -> str:
     """Return an address as logs write it."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def is_encoded(response: aiohttp.ClientResponse) -> bool:
-    """Whether a body must be decoded, though that was not asked for.
-
-    It matches no digest, and may be a thousand times as large as what has come: nothing is decoded here.
-    """
-    return response.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
-
-
-async def read_body(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
-    """Read a body of at most `limit_bytes`; of a refusal that is encoded, nothing. Raises `AnswerTooLarge`."""
-    if is_encoded(response):
-        return b""
-    if response.method != "HEAD" and (response.content_length or 0) > limit_bytes:
-        raise AnswerTooLarge(f"{response.url.host} sends more than {limit_bytes} bytes")
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > limit_bytes:
-            raise AnswerTooLarge(f"{response.url.host} sends more than {limit_bytes} bytes")
-    return bytes(body)
 
 
 def header_pairs(headers: Mapping[str, str | None]) -> tuple[tuple[str, str], ...]:

@@ -8,7 +8,8 @@ from typing import Protocol
 import aiohttp
 
 from regproxy.oci.ranges import parse_content_range
-from regproxy.origin.client import Response, Upstream, UpstreamRequest, is_encoded, read_body
+from regproxy.origin.answer_bodies import is_encoded, read_body
+from regproxy.origin.client import Response, Upstream, UpstreamRequest
 from regproxy.origin.errors import (
     Answer,
     AnswerEncoded,

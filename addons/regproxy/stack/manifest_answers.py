@@ -159,7 +159,7 @@ def of_content(wanted: Wanted, digest: Digest, stored: StoredManifest | None, st
 
 
 def verified(pull: Pull, answer: Answer) -> Descriptor:
-    """Check a manifest against its digest, and that it is one. Raises `Unobtainable`: no other body is served or stored."""
+    """Check a manifest against its digest, and that it is one. Raises `Unobtainable`."""
     reference = pull.manifest.reference
     declared = _declared_digest(answer)
     expected = reference if isinstance(reference, Digest) else declared
