@@ -1,6 +1,6 @@
 # Every target sets up what it needs; nothing has to be installed before.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-clients test-container test-setup crash golden screenshot bench check audit sbom lint format lock clean
+.PHONY: help serve test test-clients test-container test-setup test-hostile crash golden screenshot bench check audit sbom lint format lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -49,6 +49,10 @@ test-setup: ## Run every set-up script in throw-away roots, also those that make
 	@scripts/test-packages
 	-@scripts/test-packages containerd:containerd dockerd:docker.io podman:podman
 	@$(BIN)/python -m pytest -m "slow or not slow" tests/e2e/setup $(ARGS)
+
+test-hostile: ## Play every case of docs/hostile-upstreams.md in every place, also those that make test leaves out
+	@scripts/bootstrap dev
+	@$(BIN)/python -m pytest -m "slow or not slow" tests/e2e/test_hostile_upstreams.py $(ARGS)
 
 golden: ## Renew the texts of tests/golden after a wanted change; look at the difference
 	@scripts/bootstrap dev

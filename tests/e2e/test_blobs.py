@@ -25,6 +25,7 @@ from lab.origin import Gate, Origin, Reply
 from lab.proxy import Proxy
 from lab.raw_http import read_head, tunnelled
 from lab.skopeo import hash_files
+from regproxy.store.growing import HOLD_BACK_BYTES
 
 pytestmark = pytest.mark.e2e
 
@@ -221,15 +222,19 @@ class TestWrong:
     @pytest.mark.parametrize("size_bytes", [1, 5000, 16_384, 16_385, 700_000])
     @pytest.mark.parametrize("at", ["first", "last"])
     def test_a_wrong_byte_is_never_a_clean_answer(self, proxy: Proxy, origin: Origin, size_bytes: int, at: str) -> None:
-        """Whatever the size and wherever the byte, the client's connection is cut before its last byte."""
+        """An error where all of it is held back; otherwise the connection is cut before its last byte."""
         body, digest = make_blob(size_bytes)
         position = 0 if at == "first" else size_bytes - 1
         wrong = bytearray(body)
         wrong[position] ^= 1
         url = f"https://{ORIGIN}{blob_path(digest)}"
         origin.serve(blob_path(digest), Reply(bytes(wrong)))
-        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
-            proxy.client().get(url)
+        if size_bytes <= HOLD_BACK_BYTES:
+            answer = proxy.client().get(url)
+            assert (answer.status, "hashes to" in error_of(answer)["message"]) == (502, True)
+        else:
+            with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+                proxy.client().get(url)
         wait_until(lambda: nothing_of(proxy, digest), "nothing is kept")
         origin.serve(blob_path(digest), Reply(body))
         assert proxy.client().get(url).body == body
@@ -597,40 +602,6 @@ class TestRedirects:
         assert answer.body == body
         assert [request.authorization for request in origin.log.requests()] == ["Basic", "Basic"]
         assert [request.authorization for request in (*edge.log.requests(), *last.log.requests())] == ["", "", ""]
-
-    @pytest.mark.parametrize(
-        ("location", "reason"),
-        [
-            pytest.param("https://127.0.0.1:{port}/x", "loopback", id="loopback"),
-            pytest.param("https://localhost:{port}/x", "loopback", id="localhost"),
-            pytest.param("https://127.1:{port}/x", "not valid", id="loopback in short"),
-            pytest.param("https://2130706433:{port}/x", "not valid", id="loopback as one number"),
-            pytest.param("https://[::1]:{port}/x", "loopback", id="loopback of IPv6"),
-            pytest.param("https://[::ffff:127.0.0.1]:{port}/x", "loopback", id="loopback inside IPv6"),
-            pytest.param("https://10.1.2.3/x", "private", id="private"),
-            pytest.param("https://169.254.169.254/latest/meta-data", "metadata", id="metadata"),
-            pytest.param("http://edge.lab.test/x", "plain http", id="https to http"),
-            pytest.param("https://user:pw@edge.lab.test/x", "user name", id="user name"),
-            pytest.param("ftp://edge.lab.test/x", "neither http", id="another scheme"),
-            pytest.param("https://edge.lab.test\\@127.0.0.1/x", "backslash", id="backslash"),
-            pytest.param(f"https://{ORIGIN}/loop", "redirects", id="loop"),
-        ],
-    )
-    def test_a_redirect_into_this_network_is_refused(
-        self, proxy: Proxy, start_origin: StartOrigin, location: str, reason: str
-    ) -> None:
-        """The client gets an OCI error that says why, and the forbidden address gets no request."""
-        origin, edge = start_origin(ORIGIN), start_origin(EDGE)
-        body, digest = make_blob(5000)
-        for path in ("/x", "/latest/meta-data"):
-            edge.serve(path, Reply(body))
-        origin.serve("/loop", Reply(status=307, headers={"Location": "/loop"}))
-        redirect(origin, digest, location.format(port=edge.address.port) + "?signature=hidden")
-        answer = proxy.client().get(f"https://{ORIGIN}{blob_path(digest)}")
-        error = error_of(answer)
-        assert (answer.status, error["code"], reason in error["message"]) == (502, "UNAVAILABLE", True), error
-        assert "hidden" not in answer.body.decode() + proxy.log
-        assert edge.log.count() == 0
 
     def test_a_trusted_address_may_be_redirected_to(
         self, lab: Lab, start_proxy: StartProxy, start_origin: StartOrigin

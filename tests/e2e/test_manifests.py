@@ -248,7 +248,8 @@ class TestTiers:
 
 class TestWhatIsNotBelieved:
     RIGHT = b'{"schemaVersion": 2, "right": true}'
-    LIE = sha256(b"something else")
+    OTHER = b'{"schemaVersion": 2, "other": true}'
+    LIE = sha256(OTHER)
 
     def get(self, proxy: Proxy, repository: str, origin: Origin, reference: str = "latest") -> Response:
         """Return the proxy's answer for a reference of the scripted origin."""
@@ -269,7 +270,7 @@ class TestWhatIsNotBelieved:
         assert not {sha256(wrong), self.LIE} & {
             f"sha256:{found}" for found in hash_files(tiered.cache_directory).values()
         }
-        right = b"something else" if reference == self.LIE else self.RIGHT
+        right = self.OTHER if reference == self.LIE else self.RIGHT
         origin.serve(path, served(right))
         assert self.get(tiered, repository, origin, reference).body == right
 

@@ -13,6 +13,7 @@ from typing import Self
 from lab.access_log import AccessLog, Request, authorization_scheme
 from lab.addresses import Address
 from lab.image import Image
+from lab.misbehaviour import Script
 from lab.pki import Pki
 from lab.tls_server import Head, TlsServer, Writer
 
@@ -84,7 +85,7 @@ class Origin:
         self.name = name
         self.address = address
         self._lock = threading.Lock()
-        self._script: dict[str, list[Reply]] = {}
+        self._script: dict[str, list[Reply | Script]] = {}
         self._requests: list[Request] = []
         self._server = TlsServer(address, pki, self._answer)
         self.log = AccessLog(self._recorded)
@@ -105,7 +106,7 @@ class Origin:
         """Cut every connection and refuse new ones."""
         self._server.stop()
 
-    def serve(self, path: str, *replies: Reply) -> None:
+    def serve(self, path: str, *replies: Reply | Script) -> None:
         """Answer requests of `path` (without query) by these replies in turn; the last one stays."""
         if not replies:
             raise ValueError(f"no reply given for {path}")
@@ -131,7 +132,7 @@ class Origin:
         with self._lock:
             return list(self._requests)
 
-    def _next_reply(self, head: Head) -> tuple[Reply, int]:
+    def _next_reply(self, head: Head) -> tuple[Reply | Script, int]:
         """Record a request and return its reply and its number in the log."""
         request = Request(
             method=head.method,
@@ -156,6 +157,8 @@ class Origin:
     def _answer(self, head: Head, writer: Writer) -> bool:
         """Answer one request; return whether the connection may stay open."""
         reply, number = self._next_reply(head)
+        if isinstance(reply, Script):
+            return reply.play(head, writer)
         status, start, stop, fields = _resolve(reply, head.fields)
         self._update(number, status, 0)
         writer.send_head(status, fields)

@@ -8,6 +8,7 @@ the end of its body, as when a server dies.
 import contextlib
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -56,6 +57,19 @@ class Writer:
     def send_last_chunk(self) -> None:
         """End a chunked body."""
         self._connection.sendall(b"0\r\n\r\n")
+
+    def send_raw(self, text: bytes) -> None:
+        """Send bytes as they are, whatever they mean."""
+        self._connection.sendall(text)
+
+    def reset(self) -> None:
+        """Let the connection end with a TCP reset, when it is closed next."""
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def pause(self, seconds: float) -> None:
+        """Say nothing for a while."""
+        if self._stopping.wait(seconds):
+            raise ConnectionAbortedError("the server was stopped")
 
     def wait_until(self, is_true: Callable[[], bool]) -> None:
         """Return when a condition holds that another thread changes."""

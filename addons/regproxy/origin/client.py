@@ -17,9 +17,11 @@ from pathlib import Path
 import aiohttp
 import yarl
 
+from regproxy.origin.answer_bodies import is_encoded, read_body
 from regproxy.origin.circuits import Admission, Circuits
-from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamAway, UpstreamUnavailable
-from regproxy.origin.failures import unavailable
+from regproxy.origin.connections import QuietConnector
+from regproxy.origin.errors import Answer, AnswerEncoded, UpstreamAway, UpstreamUnavailable
+from regproxy.origin.failures import broken_off, unavailable
 from regproxy.origin.meter import Meter, kind_of
 from regproxy.origin.observer import Observer, trace_config
 from regproxy.origin.patience import PROBE_LIMIT_S, connect_limit_s, connect_trace_config, patience, within
@@ -112,9 +114,7 @@ class Upstream:
         if self._options.unverified:
             self._unverified_tls = tls_context(self._options.ca_file, verify=False)
         tls = tls_context(self._options.ca_file, verify=self._options.verify_tls)
-        connector = aiohttp.TCPConnector(
-            resolver=self._resolver, use_dns_cache=False, limit=0, ssl=tls, keepalive_timeout=60
-        )
+        connector = QuietConnector(resolver=self._resolver, use_dns_cache=False, limit=0, ssl=tls, keepalive_timeout=60)
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=self._options.connect_timeout_s, sock_read=self._options.read_timeout_s
         )
@@ -128,7 +128,7 @@ class Upstream:
             read_bufsize=READ_BUFFER_BYTES,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             trace_configs=[
-                connect_trace_config(),
+                connect_trace_config(self._options.read_timeout_s),
                 *([trace_config(self._observer)] if self._observer is not None else []),
             ],
         )
@@ -159,7 +159,7 @@ class Upstream:
             try:
                 yield response
             except (aiohttp.ClientError, TimeoutError) as error:
-                raise unavailable(url, error) from error
+                raise broken_off(url, error) from error
 
     async def _follow(
         self, stack: contextlib.AsyncExitStack, request: UpstreamRequest, attempt: Attempt
@@ -208,6 +208,8 @@ class Upstream:
 
     async def _ask(self, request: UpstreamRequest, body_limit_bytes: int) -> Answer:
         async with self.send(request) as response:
+            if response.status == 200 and request.method != "HEAD" and is_encoded(response):
+                raise AnswerEncoded(str(response.url.origin()))
             body = await read_body(response, body_limit_bytes)
             self.received(request, len(body))
             return Answer(response.status, response.headers, body, str(response.url.origin()), response.opened_by)
@@ -304,16 +306,6 @@ class Upstream:
 def joined_address(host: str, port: int) -> str:
     """Return an address as logs write it."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-async def read_body(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
-    """Read a body of at most `limit_bytes`. Raises `AnswerTooLarge`."""
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > limit_bytes:
-            raise AnswerTooLarge(f"{response.url.host} sent more than {limit_bytes} bytes")
-    return bytes(body)
 
 
 def _next(url: Url, location: str, hops: int, request: UpstreamRequest) -> Url:

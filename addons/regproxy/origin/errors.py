@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from regproxy.policy.freshness import ConnectionFailed, UpstreamFailure
+from regproxy.policy.freshness import ConnectionFailed, Status, UpstreamFailure
 from regproxy.policy.openers import OpenedBy
 
 
@@ -32,6 +32,13 @@ class UpstreamAway(UpstreamUnavailable):
         """For how long that is known, in seconds."""
 
 
+class AnswerEncoded(UpstreamUnavailable):
+    """The upstream encodes what it was asked for as it is."""
+
+    def __init__(self, origin: str) -> None:
+        super().__init__(f"{origin} encodes its answer, though asked not to", Status(502), passing=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A whole answer of an upstream, its body read."""
@@ -52,6 +59,13 @@ class UpstreamRefused(Exception):  # noqa: N818 - the registry's decision, not a
     def __init__(self, answer: Answer) -> None:
         super().__init__(f"{answer.origin} answered {answer.status}")
         self.answer = answer
+
+
+class AnswerUnusable(UpstreamUnavailable):
+    """The upstream gave neither content nor a refusal: a part that nobody asked for, nothing, a redirect to nowhere."""
+
+    def __init__(self, origin: str, status: int) -> None:
+        super().__init__(f"{origin} answered {status}, which is no answer to this", Status(502), passing=False)
 
 
 class AnswerTooLarge(Exception):  # noqa: N818 - names the answer

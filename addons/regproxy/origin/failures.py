@@ -16,23 +16,69 @@ def unavailable(url: Url, error: Exception) -> UpstreamUnavailable:
     if isinstance(error, TimeoutError):
         return UpstreamUnavailable(f"{url.origin} did not answer in time", TimedOut())
     cause = error.__cause__ if isinstance(error.__cause__, AddressForbiddenError) else error
-    passing = False
+    text, passing = _not_asked(cause) or _not_reached(cause) or _not_answered(cause)
+    return UpstreamUnavailable(f"{url.origin} cannot be reached: {text}", ConnectionFailed(), passing=passing)
+
+
+type _Told = tuple[str, bool]
+"""What went wrong, and whether it may be gone in seconds."""
+
+
+def _not_asked(cause: BaseException) -> _Told | None:
+    """Say why nothing was sent, for reasons that somebody has to remove."""
     match cause:
         case AddressForbiddenError():
-            text = f"{cause}; list it in TRUSTED_HOSTS if that is meant"
+            return f"{cause}; list it in TRUSTED_HOSTS if that is meant", False
         case aiohttp.ClientConnectorCertificateError():
-            text = f"its certificate is not trusted ({cause.certificate_error}); add its CA with UPSTREAM_CA_FILE"
+            return (
+                f"its certificate is not trusted ({cause.certificate_error}); add its CA with UPSTREAM_CA_FILE",
+                False,
+            )
         case aiohttp.InvalidURL():
-            text = "the URL is not valid"
-        case aiohttp.ClientHttpProxyError():
-            text, passing = f"the proxy answered {cause.status}", cause.status not in (403, 407)
-        case aiohttp.ClientProxyConnectionError():
-            text, passing = f"the proxy cannot be reached: {_words(cause.os_error)}", True
-        case aiohttp.ClientConnectorError():
-            text, passing = _words(cause.os_error), True
+            return "the URL is not valid", False
         case _:
-            text, passing = type(cause).__name__, True
-    return UpstreamUnavailable(f"{url.origin} cannot be reached: {text}", ConnectionFailed(), passing=passing)
+            return None
+
+
+def _not_reached(cause: BaseException) -> _Told | None:
+    """Say why no connection came about."""
+    match cause:
+        case aiohttp.ClientHttpProxyError():
+            return f"the proxy answered {cause.status}", cause.status not in (403, 407)
+        case aiohttp.ClientProxyConnectionError():
+            return f"the proxy cannot be reached: {_words(cause.os_error)}", True
+        case aiohttp.ClientConnectorError():
+            return _words(cause.os_error), True
+        case _:
+            return None
+
+
+def _not_answered(cause: BaseException) -> _Told:
+    """Say what a connection brought instead of an answer."""
+    match cause:
+        case aiohttp.ServerDisconnectedError():
+            return "it closed the connection without an answer", True
+        case aiohttp.ClientResponseError():
+            return _fault_of_head(cause), True
+        case OSError():
+            return _words(cause), True
+        case _:
+            return type(cause).__name__, True
+
+
+def broken_off(url: Url, error: Exception) -> UpstreamUnavailable:
+    """Return what an exception means that comes in the body of an answer."""
+    if isinstance(error, TimeoutError):
+        return unavailable(url, error)
+    return UpstreamUnavailable(f"{url.origin} broke off its answer", ConnectionFailed())
+
+
+def _fault_of_head(error: aiohttp.ClientResponseError) -> str:
+    """Say what is wrong with a head; not a word of it, for it may hold secrets."""
+    # The words of aiohttp's parser; it has no class of errors for this that survives.
+    if "Got more than" in error.message or "Too many headers" in error.message:
+        return "its answer has more or longer header fields than are read"
+    return "its answer is not valid HTTP"
 
 
 def _words(error: OSError) -> str:

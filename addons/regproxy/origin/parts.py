@@ -9,8 +9,16 @@ from typing import Protocol
 import aiohttp
 
 from regproxy.oci.ranges import parse_content_range
-from regproxy.origin.client import Response, Upstream, read_body
-from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamRefused, UpstreamUnavailable
+from regproxy.origin.answer_bodies import is_encoded, read_body
+from regproxy.origin.client import Response, Upstream
+from regproxy.origin.errors import (
+    Answer,
+    AnswerEncoded,
+    AnswerTooLarge,
+    AnswerUnusable,
+    UpstreamRefused,
+    UpstreamUnavailable,
+)
 from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.sink import Sink
 from regproxy.policy.freshness import Status, stale_allowed
@@ -97,10 +105,8 @@ async def _accept(sink: Sink, response: Response, part: Part) -> int:
     host = response.url.host
     match response.status:
         case 200:
-            if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise UpstreamUnavailable(
-                    f"{host} encodes the blob, which cannot match its digest then", Status(502), passing=False
-                )
+            if is_encoded(response):
+                raise AnswerEncoded(str(response.url.origin()))
             await sink.begin(response.content_length, etag)
             return 0
         case 206 if part.fields(None):
@@ -112,6 +118,8 @@ async def _accept(sink: Sink, response: Response, part: Part) -> int:
             if sent.start != part.start:
                 raise Broken(f"{host} sent bytes from {sent.start} when asked from {part.start}")
             return sent.start
+        case status if status < 400:
+            raise AnswerUnusable(str(response.url.origin()), status)
         case status:
             refused = Answer(
                 status, response.headers, await _refusal_body(response), str(response.url.origin()), response.opened_by

@@ -57,8 +57,12 @@ def connect_limit_s(is_probe: bool) -> float | None:
     return PROBE_LIMIT_S if is_probe else None
 
 
-def connect_trace_config() -> aiohttp.TraceConfig:
-    """Return what ends the limit of a request (its `trace_request_ctx`) when its connection has come about."""
+def connect_trace_config(head_limit_s: float) -> aiohttp.TraceConfig:
+    """Return what ends the limit of a request (its `trace_request_ctx`) when its connection has come about.
+
+    From the moment when the request has been sent its answer's head has `head_limit_s` to arrive in: a read timeout
+    alone is begun anew by each byte of it, and by each interim answer.
+    """
     config = aiohttp.TraceConfig()
 
     async def connected(
@@ -68,5 +72,13 @@ def connect_trace_config() -> aiohttp.TraceConfig:
         if not limit.expired():
             limit.reschedule(None)
 
+    async def sent(
+        _session: aiohttp.ClientSession, trace: SimpleNamespace, _event: aiohttp.TraceRequestHeadersSentParams
+    ) -> None:
+        limit: asyncio.Timeout = trace.trace_request_ctx
+        if not limit.expired() and limit.when() is None:
+            limit.reschedule(asyncio.get_running_loop().time() + head_limit_s)
+
     config.on_connection_create_end.append(connected)
+    config.on_request_headers_sent.append(sent)
     return config

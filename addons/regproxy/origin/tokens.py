@@ -230,7 +230,7 @@ class Tokens:
             raise UpstreamUnavailable(
                 f"{origin} redirects token requests, which is not followed", Status(502), passing=False
             )
-        if stale_allowed(Status(status)):
+        if stale_allowed(Status(status)) or status < 400:
             wait_s = retry_after_s(answer.headers, time.time())
             failed = UpstreamUnavailable(
                 f"{origin} answered {status} instead of a token",

@@ -76,6 +76,12 @@ def passed_on(upstream: Answer) -> dict[str, str]:
     return {field: value for field, value in upstream.headers.items() if field.lower() in PASSED_ON}
 
 
+def described_by_us(upstream: Answer, ours: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields of an upstream's answer with ours in the place of its own, however it writes their names."""
+    names = {field.lower() for field in ours}
+    return {field: value for field, value in passed_on(upstream).items() if field.lower() not in names} | dict(ours)
+
+
 def relay(upstream: Answer, *, head: bool) -> http.Response:
     """Give the client an upstream's answer, whatever its status."""
     length = upstream.headers.get("Content-Length")

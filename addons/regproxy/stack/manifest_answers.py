@@ -9,7 +9,8 @@ from typing import Self
 from regproxy.oci.descriptor import Descriptor
 from regproxy.oci.digest import Digest
 from regproxy.oci.endpoint import Manifest
-from regproxy.oci.media_types import is_accepted
+from regproxy.oci.manifest_form import manifest_media_type
+from regproxy.oci.media_types import is_accepted, is_manifest_media_type
 from regproxy.oci.names import Registry
 from regproxy.origin.errors import Answer
 from regproxy.origin.request import UpstreamRequest
@@ -135,11 +136,20 @@ def of_record(record: TagRecord, status: CacheStatus) -> Served:
 
 
 def of_tag(record: TagRecord, stored: StoredManifest | None, status: CacheStatus) -> Served | None:
-    """Answer a GET with a tag's content, in the type that its registry chose for what this client accepts."""
-    if stored is None:
+    """Answer a GET with a tag's content, in the type that its registry chose for what this client accepts.
+
+    None for another type than the content was verified with: a HEAD may have said anything.
+    """
+    if stored is None or _contradicts(record.descriptor.media_type, stored.media_type):
         return None
     fields = content_fields(record.descriptor.digest, record.descriptor.media_type)
     return Served(200, fields, stored.body, None, status)
+
+
+def _contradicts(recorded: str, verified_type: str) -> bool:
+    """Whether both are types of manifests, and not the same one."""
+    types = [media_type.partition(";")[0].strip().lower() for media_type in (recorded, verified_type)]
+    return all(map(is_manifest_media_type, types)) and types[0] != types[1]
 
 
 def of_content(wanted: Wanted, digest: Digest, stored: StoredManifest | None, status: CacheStatus) -> Served | None:
@@ -151,7 +161,7 @@ def of_content(wanted: Wanted, digest: Digest, stored: StoredManifest | None, st
 
 
 def verified(pull: Pull, answer: Answer) -> Descriptor:
-    """Check a manifest against its digest. Raises `Unobtainable`: no other body is served or stored."""
+    """Check a manifest against its digest, and that it is one. Raises `Unobtainable`."""
     reference = pull.manifest.reference
     declared = _declared_digest(answer)
     expected = reference if isinstance(reference, Digest) else declared
@@ -161,7 +171,11 @@ def verified(pull: Pull, answer: Answer) -> Descriptor:
             f"{answer.origin} sent a manifest that hashes to {actual} instead of {expected}: not served, not stored",
             502,
         )
-    return Descriptor(answer.headers.get("Content-Type", "application/json"), actual, len(answer.body))
+    try:
+        media_type = manifest_media_type(answer.body, answer.headers.get("Content-Type", ""))
+    except ValueError as error:
+        raise Unobtainable(f"{answer.origin} sent {error}: not served, not stored", 502) from None
+    return Descriptor(media_type, actual, len(answer.body))
 
 
 def described(head: Answer) -> Descriptor | None:

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from regproxy.oci.descriptor import Descriptor
 from regproxy.oci.digest import Digest
 from regproxy.oci.media_types import is_accepted
-from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
+from regproxy.origin.errors import Answer, AnswerTooLarge, AnswerUnusable, UpstreamUnavailable
 from regproxy.origin.meter import WRONG_DIGEST
 from regproxy.origin.patience import within
 from regproxy.origin.request import UpstreamRequest
@@ -24,7 +24,7 @@ from regproxy.policy.identities import Identity
 from regproxy.policy.quota import parse_quota, spares
 from regproxy.stack.access import Allowed, FromRegistry, Refused
 from regproxy.stack.access_questions import Wish
-from regproxy.stack.answers import content_fields, passed_on
+from regproxy.stack.answers import content_fields, described_by_us
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus
 from regproxy.stack.manifest_answers import (
@@ -163,6 +163,8 @@ class ManifestSource:
         """Pass the client's request on and keep what a GET brings."""
         answer = await self._core.upstream.ask(pull.request, MANIFEST_LIMIT_BYTES)
         await self._core.access.learn(pull.reader, answer, counts=_counts(pull, answer))
+        if answer.status < 400 and answer.status != 200:
+            raise AnswerUnusable(answer.origin, answer.status)
         if answer.status != 200:
             await self._forget_if_gone(pull, answer)
             return relayed(pull, answer, status)
@@ -176,7 +178,7 @@ class ManifestSource:
             raise
         await self._core.access.bind(pull.reader, descriptor.digest, answer)
         await self._keep(pull, descriptor, answer, record)
-        fields = passed_on(answer) | content_fields(descriptor.digest, descriptor.media_type)
+        fields = described_by_us(answer, content_fields(descriptor.digest, descriptor.media_type))
         return Served(200, fields, answer.body, None, status)
 
     async def _forget_if_gone(self, pull: Pull, answer: Answer) -> None:

@@ -11,7 +11,7 @@ from typing import assert_never
 from mitmproxy import http
 
 from regproxy.oci.endpoint import V1, Blob, BlobUpload, Catalog, Endpoint, Manifest, Other, Ping, Referrers, Tags
-from regproxy.origin.errors import Answer, AnswerTooLarge, UpstreamUnavailable
+from regproxy.origin.errors import Answer, AnswerEncoded, AnswerTooLarge, UpstreamUnavailable
 from regproxy.policy.freshness import NotAsked
 from regproxy.policy.realms import Access
 from regproxy.stack.answers import answer, content_fields, relay, status_for, unavailable
@@ -60,6 +60,8 @@ class PassedReads:
         asked = read_request(request.method, flow, exchange, name, request.path)
         try:
             upstream = await self._core.upstream.ask(asked, LIST_LIMIT_BYTES)
+        except AnswerEncoded as error:
+            logger.info("%s: it streams through", error)
         except UpstreamUnavailable as error:
             exchange.error = str(error)
             otherwise = 504 if isinstance(error.failure, NotAsked) else 502
@@ -70,7 +72,7 @@ class PassedReads:
             is_registrys = upstream.origin == asked.url.origin
             if isinstance(exchange.endpoint, Blob):
                 flow.response = _of_blob(exchange.endpoint, upstream, is_registrys=is_registrys)
-            elif upstream.headers.get("Content-Encoding", "identity") == "identity":
+            else:
                 flow.response = relay(upstream, head=request.method == "HEAD")
 
 

@@ -172,9 +172,12 @@ class Ingest:
     async def size(self) -> int:
         """Wait until the upstream accepted and the size is known, in bytes; raises the reason of a failure.
 
-        When the upstream announces no size, that is when everything has arrived and is verified.
+        When the upstream announces no size, that is when everything has arrived and is verified. The same is true
+        when all of it is held back until then: who was promised nothing yet can still be told in words what is wrong.
         """
-        while self.state is IngestState.WAITING or (self.size_bytes is None and not self.ended):
+        while not self.ended and (
+            self.state is IngestState.WAITING or self.size_bytes is None or self.size_bytes <= HOLD_BACK_BYTES
+        ):
             await self._changed.wait()
         self._raise_if_failed()
         self._exposed = True

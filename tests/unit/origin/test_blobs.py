@@ -386,7 +386,7 @@ async def test_an_upstream_that_stays_away_is_given_up_in_the_end(
 
 async def test_an_encoded_blob_is_not_taken(store: Store, serve: Serve, fill_from: Fill) -> None:
     """It could not match its digest; the message says why instead of calling the content damaged."""
-    with pytest.raises(UpstreamUnavailable, match="encodes the blob"):
+    with pytest.raises(UpstreamUnavailable, match="encodes its answer"):
         await fill_from(await serve(Script(whole(Content_Encoding="gzip"))))
 
     assert stored(store) is None

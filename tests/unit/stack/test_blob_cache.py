@@ -232,7 +232,7 @@ async def test_a_registry_that_cannot_be_used_is_a_502(
 
     assert seen(flow)[0] == 502
     assert flow.response is not None
-    assert b"encodes the blob" in (flow.response.raw_content or b"")
+    assert b"encodes its answer" in (flow.response.raw_content or b"")
 
 
 async def test_other_content_is_cut_and_not_stored(cache: BlobCache, core: Core, ask: Ask, registry: Registry) -> None:

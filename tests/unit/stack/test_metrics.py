@@ -205,7 +205,7 @@ class TestRooms:
     ) -> None:
         """By registry; the tag is in the log."""
         cache, path = ManifestCache(core), "/v2/library/alpine/manifests/3"
-        for body in (b"one", b"two", b"three"):
+        for body in (b'{"n":1}', b'{"n":2}', b'{"n":3}'):
             registry.tag("3", body)
             await cache.request(ask(core, path, Accept=OCI))
         del registry.contents[path]

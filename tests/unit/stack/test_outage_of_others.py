@@ -7,7 +7,7 @@ from unit.stack.conftest import Configure
 from unit.stack.registry import DOCKER, OCI, Registry, hang_up
 from unit.stack.test_manifests import Ask, Puller, cache_status, response
 
-BODY = b'{"schemaVersion":2,"mediaType":"oci"}'
+BODY = b'{"schemaVersion":2,"layers":[]}'
 
 
 @pytest.fixture

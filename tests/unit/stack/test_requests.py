@@ -132,7 +132,7 @@ class TestWrites:
         """If the registry has taken it."""
         core = configure(ALLOW_PUSH="true", ENABLE_MANIFEST_CACHE="true")
         cache = ManifestCache(core)
-        registry.tag("b", b"old", name="a")
+        registry.tag("b", b'{"old":1}', name="a")
         await cache.request(ask(core, "/v2/a/manifests/b", Accept=OCI))
         registry.take_asked()
         push = ask(core, "/v2/a/manifests/b", method)

@@ -98,6 +98,7 @@ async def test_a_warm_manifest_is_answered(warm: Warm, ask: Ask, reference: str,
     fields = {field.lower(): value for field, value in answer.fields.items()}
     assert fields.pop("x-docker-registry-proxy-cache-upstream-status") == "HIT"
     assert fields.pop("x-docker-registry-proxy-cache-type").startswith("manifest-")
+    assert fields.pop("cache-status") == "registry-proxy; hit"
     assert fields.pop("x-registry-proxy-request-id")
     assert fields == {field.lower(): value for field, value in flow.response.headers.items()}
     assert warm.registry.take_asked() == []
