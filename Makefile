@@ -47,8 +47,8 @@ test-setup: ## Run every set-up script in throw-away roots, also those that make
 
 golden: ## Renew the texts of tests/golden after a wanted change; look at the difference
 	@scripts/bootstrap dev
-	@RENEW_GOLDEN=1 $(BIN)/python -m pytest -q tests/unit/stack/test_setup_clients.py
-	@git --no-pager diff --stat tests/golden
+	@RENEW_GOLDEN=1 $(BIN)/python -m pytest -q tests/unit/stack/test_setup_clients.py tests/e2e/test_conformance.py
+	@git --no-pager diff --stat tests/golden docs/conformance.md
 
 bench: ## Compare with nginx, docker-registry, Squid and mitmdump; ARGS="--quick" for a look
 	@scripts/bootstrap dev
