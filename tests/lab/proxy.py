@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Self
@@ -29,10 +29,10 @@ _POLL_S = 0.02
 class Proxy:
     """One proxy with a cache and a CA of its own below `directory`; not started yet.
 
-    `settings` are environment variables and win over the defaults. A restart keeps port, cache and CA.
+    `settings` are environment variables and win over the defaults; `arguments` are for mitmdump. A restart keeps port, cache and CA.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
+    def __init__(self, directory: Path, settings: Mapping[str, str], arguments: Sequence[str] = ()) -> None:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.address = Address("127.0.0.1", free_port())
@@ -45,7 +45,8 @@ class Proxy:
             "CA_DIRECTORY": str(self.ca_directory),
             **settings,
         }
-        self._program = Program("proxy", [str(ENTRYPOINT)], directory, environment=self._environment())
+        self._command = [str(ENTRYPOINT), *arguments]
+        self._program = Program("proxy", self._command, directory, environment=self._environment())
 
     def _environment(self) -> dict[str, str]:
         interpreter_directory = str(Path(sys.executable).parent)
@@ -61,7 +62,7 @@ class Proxy:
 
     def start(self) -> Self:
         """Start it and wait for `/readyz`; LabError with the end of its log when it does not get ready."""
-        self._program = Program("proxy", [str(ENTRYPOINT)], self._directory, environment=self._environment())
+        self._program = Program("proxy", self._command, self._directory, environment=self._environment())
         self._program.start()
         deadline_s = time.monotonic() + _READY_LIMIT_S
         while self.readiness() != 200:
