@@ -154,9 +154,7 @@ class Lab:
         """Return a new scripted server for one of the free names; the caller starts and stops it."""
         return Origin(name, self.addresses[name], self.pki)
 
-    def proxy(
-        self, directory: Path, settings: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
-    ) -> Proxy:
+    def proxy(self, directory: Path, settings: Mapping[str, str] | None = None, arguments: Sequence[str] = ()) -> Proxy:
         """Return a proxy that reaches every name of the lab, not started; the caller closes it."""
         return Proxy(directory, {**self.proxy_settings, **(settings or {})}, arguments)
 

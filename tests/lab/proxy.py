@@ -29,7 +29,8 @@ _POLL_S = 0.02
 class Proxy:
     """One proxy with a cache and a CA of its own below `directory`; not started yet.
 
-    `settings` are environment variables and win over the defaults; `arguments` are for mitmdump. A restart keeps port, cache and CA.
+    `settings` are environment variables and win over the defaults; `arguments` are for mitmdump. A restart keeps port,
+    cache and CA.
     """
 
     def __init__(self, directory: Path, settings: Mapping[str, str], arguments: Sequence[str] = ()) -> None:

@@ -98,7 +98,7 @@ def ranges(visit: Visit) -> None:
 
 
 def discovery(visit: Visit) -> None:
-    """Lists of tags, and the referrers of a registry that has no such API: 404, then the tag that stands for it."""
+    """List tags, and the referrers of a registry that has no such API: 404, then the tag that stands for it."""
     placed = visit.place_manifest("tagged", *(f"v{number}" for number in range(5)))
     fallback, manifests = placed.digest.replace(":", "-"), f"/v2/{visit.name}/manifests"
     index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor(MANIFEST, placed)]}
@@ -138,7 +138,7 @@ def _list(entries: list[dict[str, object]]) -> bytes:
 
 
 def referrers(visit: Visit) -> None:
-    """The referrers API, of a registry that has it."""
+    """List referrers of a registry that has the API."""
     path = f"/v2/{visit.name}/referrers"
     visit.ask("referrers, first page", "end-12a", [200], "GET", f"{path}/{SUBJECT}")
     visit.ask("the next page", "end-12a", [200], "GET", f"{path}/{SUBJECT}?next=1")
@@ -149,7 +149,7 @@ def referrers(visit: Visit) -> None:
 
 
 def logins(visit: Visit) -> None:
-    """A registry that wants a login (RFC 9110 section 11)."""
+    """Read from a registry that wants a login (RFC 9110 section 11)."""
     placed = visit.place_manifest("secret", "latest")
     paths = ("/v2/", f"/v2/{visit.name}/manifests/latest", f"/v2/{visit.name}/manifests/{placed.digest}")
     for title, path in zip(("the API", "a tag", "a manifest by digest"), paths, strict=True):
@@ -162,7 +162,7 @@ def logins(visit: Visit) -> None:
 
 
 def redirects(visit: Visit) -> None:
-    """A registry whose blobs are in a storage of another name."""
+    """Read from a registry whose blobs are in a storage of another name."""
     path = f"/v2/{visit.name}/blobs/{visit.place_blob('elsewhere').digest}"
     visit.ask("HEAD of a redirected blob", "end-2", [200, 307], "HEAD", path)
     visit.ask("GET of a redirected blob", "end-2", [200, 307], "GET", path)

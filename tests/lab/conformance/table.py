@@ -13,20 +13,21 @@ type Outcomes = Mapping[tuple[str, int], Sequence[Outcome]]
 _HEAD = """\
 # Conformance
 
-The cases of the [OCI distribution specification](https://github.com/opencontainers/distribution-spec) 1.1, asked straight at a real
-docker-registry 2.8 and through the proxy. Compared are status, body, and every field that the specification names, each the first time
-(cold) and a second time (warm). What is written has repositories of its own for each way.
+The cases of the [OCI distribution specification](https://github.com/opencontainers/distribution-spec) 1.1, asked
+straight at a real docker-registry 2.8 and through the proxy. Compared are status, body, and every field that the
+specification names, each the first time (cold) and a second time (warm). What is written has repositories of its own
+for each way.
 
-`tests/e2e/test_conformance.py` asks everything anew and compares it with this page: a new difference fails the test, and so does one that
-is gone. `make golden` writes the page. The specification's own suite is a Go program, which could not be had where this project is
-tested; the cases are our own, in `tests/lab/conformance`.
+`tests/e2e/test_conformance.py` asks everything anew and compares it with this page: a new difference fails the test,
+and so does one that is gone. `make golden` writes the page. The specification's own suite is a Go program, which could
+not be had where this project is tested; the cases are our own, in `tests/lab/conformance`.
 
 - **Pushes**: through the proxy door (CONNECT, intercepted TLS), with `ALLOW_PUSH=true`.
 - **Tags cached**: through the proxy door, with `ENABLE_MANIFEST_CACHE=true`.
 - **Mirror**: at the mirror door, with `ENABLE_MANIFEST_CACHE=true`.
 
-`=` is the same, cold and warm; a letter is a difference, told below; `-` was not asked. Note a is not marked. The column
-"Registry" has docker-registry's status, and what the specification wants where that differs.
+`=` is the same, cold and warm; a letter is a difference, told below; `-` was not asked. Note a is not marked. The
+column "Registry" has docker-registry's status, and what the specification wants where that differs.
 """
 
 

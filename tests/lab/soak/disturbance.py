@@ -3,6 +3,7 @@
 import contextlib
 import random
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,8 @@ class Events:
     failed_pulls: int = 0
     """They say that they failed; an upstream was down."""
     podman_pulls: int = 0
+    slow_pulls: int = 0
+    """They took longer than a minute or two, as everything does with 500 clients on two cores."""
     wrong: list[str] = field(default_factory=list)
     evictions: int = 0
     """Contents that went between two looks: fewer than there were."""
@@ -87,17 +90,22 @@ class Disturbance:
             which = chance.randrange(len(self._content.images))
             target = self._directory / f"skopeo-{number}"
             skopeo = self._proxy.skopeo("soak-skopeo")
-            done = skopeo.pull(f"{host}/{self._content.references[which]}", target, check=False)
-            if done.returncode != 0:
-                self.events.failed_pulls += 1
-            else:
-                image = self._content.images[which]
-                wanted = {digest.removeprefix("sha256:") for digest in (image.digest, *image.blobs)}
-                if wanted <= set(hash_files(target).values()):
-                    self.events.pulls += 1
-                else:
-                    self.events.wrong.append(f"skopeo got another {self._content.references[which]}")
+            try:
+                done = skopeo.pull(f"{host}/{self._content.references[which]}", target, check=False)
+                self._judge(done.returncode, target, which)
+            except subprocess.TimeoutExpired:
+                self.events.slow_pulls += 1
             shutil.rmtree(target, ignore_errors=True)
+
+    def _judge(self, exit_code: int, target: Path, which: int) -> None:
+        image = self._content.images[which]
+        wanted = {digest.removeprefix("sha256:") for digest in (image.digest, *image.blobs)}
+        if exit_code != 0:
+            self.events.failed_pulls += 1
+        elif wanted <= set(hash_files(target).values()):
+            self.events.pulls += 1
+        else:
+            self.events.wrong.append(f"skopeo got another {self._content.references[which]}")
 
     def _pull_with_podman(self, chance: random.Random) -> None:
         number = 0
@@ -113,6 +121,8 @@ class Disturbance:
                     continue
                 client.check(reference, self._content.images[which])
                 self.events.podman_pulls += 1
+            except subprocess.TimeoutExpired:
+                self.events.slow_pulls += 1
             except (AssertionError, LabError) as error:
                 self.events.wrong.append(f"podman, {reference}: {error}")
             finally:

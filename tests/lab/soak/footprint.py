@@ -39,14 +39,14 @@ class Footprint:
 
 def measure(proxy: Proxy, census_file: Path) -> Footprint:
     """Ask the kernel, and the proxy for what only itself knows."""
-    census = _take_census(proxy, census_file)
+    tasks, objects = _take_census(proxy, census_file)
     (pid, *_) = proxy.pids()
     return Footprint(
         rss_bytes=proxy.rss_bytes(),
         descriptors=_descriptors(pid, proxy.address.port),
-        threads=len(os.listdir(f"/proc/{pid}/task")),
-        tasks=Counter(census["tasks"]),
-        objects=int(census["objects"]),
+        threads=sum(1 for _ in Path(f"/proc/{pid}/task").iterdir()),
+        tasks=tasks,
+        objects=objects,
         partial_files=sum(1 for _ in (proxy.cache_directory / "partial").iterdir()),
         cache_bytes=cache_bytes(proxy.cache_directory),
     )
@@ -74,9 +74,9 @@ def _names(directory: Path) -> Iterator[str]:
 def _descriptors(pid: int, port: int) -> Counter[str]:
     connections = _connections(pid, port)
     kinds: Counter[str] = Counter()
-    for entry in os.listdir(f"/proc/{pid}/fd"):
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            target = os.readlink(f"/proc/{pid}/fd/{entry}")
+            target = str(entry.readlink())
             kinds[connections.get(target) or _kind(target)] += 1
     return kinds
 
@@ -98,7 +98,8 @@ def _kind(target: str) -> str:
     return target.partition(":")[0] if target.startswith(("socket:", "pipe:", "anon_inode:")) else "file"
 
 
-def _take_census(proxy: Proxy, file: Path) -> dict[str, dict[str, int]]:
+def _take_census(proxy: Proxy, file: Path) -> tuple[Counter[str], int]:
+    """Return the tasks by the name of their coroutine, and the number of objects."""
     file.unlink(missing_ok=True)
     os.kill(proxy.pids()[0], signal.SIGUSR1)
     deadline_s = time.monotonic() + _CENSUS_LIMIT_S
@@ -106,5 +107,5 @@ def _take_census(proxy: Proxy, file: Path) -> dict[str, dict[str, int]]:
         if time.monotonic() > deadline_s:
             raise LabError(f"the proxy did not write {file} in {_CENSUS_LIMIT_S:g} s")
         time.sleep(_POLL_S)
-    census: dict[str, dict[str, int]] = json.loads(file.read_text())
-    return census
+    census = json.loads(file.read_text())
+    return Counter(census["tasks"]), int(census["objects"])

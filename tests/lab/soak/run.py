@@ -36,6 +36,7 @@ _REST_LIMIT_S = 60.0
 _POOLED_LIMIT_S = 180.0
 _REST_POLL_S = 0.5
 _ALLOWED_GROWTH_BYTES = 16 * MIB
+_CALMER = 8
 _ALLOWED_GROWTH_PART = 0.10
 _TROUBLE = ("Traceback", "never retrieved", "ResourceWarning", "was never awaited", "Addon error")
 
@@ -50,6 +51,10 @@ class Plan:
     is_long: bool
     """With podman, and with a wait for the last connection to an upstream."""
     clients: int = CLIENTS
+
+    def clients_of(self, number: int) -> int:
+        """Return how many there are in a round: each second one is calmer, so that real clients come to their end."""
+        return self.clients // _CALMER if number and number % 2 == 0 else self.clients
 
 
 @dataclass(slots=True)
@@ -113,7 +118,7 @@ def soak(lab: Lab, directory: Path, plan: Plan, say: Callable[[str], None]) -> R
         for number in range(plan.rounds + 1):
             seconds = plan.round_s if number else plan.warm_up_s
             with disturbance.going_on(f"soak {number}"):
-                asyncio.run(crowd.run(plan.clients, seconds, f"soak {number}"))
+                asyncio.run(crowd.run(plan.clients_of(number), seconds, f"soak {number}"))
             report.rests.append(_rest(proxy, census_file, report.at_start))
             say(f"{'round' if number else 'warm-up'} {number}: {_line(report)}")
         report.drained = _drain(proxy, census_file, crowd, content, report)
@@ -151,7 +156,8 @@ def _line(report: Report) -> str:
     return (
         f"{sum(counts.values())} transfers {dict(counts)}, {report.tally.received_bytes / MIB:.0f} MiB,"
         f" most at once {report.tally.most_under_way}, restarts {report.events.restarts},"
-        f" skopeo {report.events.pulls}+{report.events.failed_pulls}, podman {report.events.podman_pulls},"
+        f" skopeo {report.events.pulls}, podman {report.events.podman_pulls}, failed {report.events.failed_pulls},"
+        f" slow {report.events.slow_pulls},"
         f" evictions {report.events.evictions}; rest: RSS {rest.rss_bytes / MIB:.1f} MiB, {dict(rest.descriptors)},"
         f" {rest.threads} threads, {rest.tasks.total()} tasks, {rest.objects} objects, {rest.partial_files} partial"
     )

@@ -1,4 +1,4 @@
-"""The scripted clients: some hundreds at once, by both doors, patient and not. Every byte is compared with the original."""
+"""The scripted clients: hundreds at once, by both doors, patient and not. Every byte is compared with the original."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,6 @@ _CODES = frozenset({"UNAVAILABLE", "TOOMANYREQUESTS"})
 _OUTAGE = frozenset({401, 403, 429, 500, 502, 503, 504})
 _NOT_SHOWN = "has not shown lately that it may read"
 """The proxy's words when it has a content but cannot ask the registry whether this client may have it."""
-
 
 
 class Manner(Enum):
@@ -52,7 +51,7 @@ class Tally:
     def wrong(self, text: str) -> None:
         """Note what must not be."""
         self.counts["wrong"] += 1
-        if len(self.errors) < 20:  # noqa: PLR2004 - enough to read
+        if len(self.errors) < 20:
             self.errors.append(text)
 
 
@@ -102,7 +101,7 @@ class Crowd:
 
     async def _connection(self, chance: random.Random, context: ssl.SSLContext) -> None:
         """Make one connection and some transfers on it."""
-        host, by_mirror = chance.choice(HOSTS), chance.random() < 0.5  # noqa: PLR2004 - half of them
+        host, by_mirror = chance.choice(HOSTS), chance.random() < 0.5
         reader, writer = await asyncio.open_connection(*self.address)
         self.tally.under_way += 1
         self.tally.most_under_way = max(self.tally.most_under_way, self.tally.under_way)
@@ -139,9 +138,7 @@ class Crowd:
         start = chance.randrange(len(piece.body)) if manner is Manner.RANGE else 0
         wanted = piece.body[start:] if "/blobs/" in piece.path else piece.body
         range_field = f"Range: bytes={start}-\r\n" if manner is Manner.RANGE else ""
-        writer.write(
-            f"GET {target} HTTP/1.1\r\nHost: {host}\r\nAccept: {piece.accept}\r\n{range_field}\r\n".encode()
-        )
+        writer.write(f"GET {target} HTTP/1.1\r\nHost: {host}\r\nAccept: {piece.accept}\r\n{range_field}\r\n".encode())
         status, fields = await _read_head(reader)
         length = int(fields.get("content-length", "-1"))
         if status in _OUTAGE:
