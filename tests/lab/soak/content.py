@@ -63,7 +63,7 @@ def make_content(lab: Lab, directory: Path) -> SoakContent:
         references.append(f"{name}:latest")
         body = image.read(image.digest)
         pieces += [Piece(f"{name}/manifests/{end}", image.digest, body, MANIFEST) for end in ("latest", image.digest)]
-    weights = [1 / len(piece.body) ** 0.5 for piece in pieces]
+    weights = [1 / len(piece.body) ** 0.3 for piece in pieces]
     return SoakContent(tuple(pieces), weights, tuple(images), tuple(references))
 
 

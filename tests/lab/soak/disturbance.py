@@ -36,6 +36,7 @@ class Events:
     failed_pulls: int = 0
     """They say that they failed; an upstream was down."""
     podman_pulls: int = 0
+    podman_started: int = 0
     slow_pulls: int = 0
     """They took longer than a minute or two, as everything does with 500 clients on two cores."""
     wrong: list[str] = field(default_factory=list)
@@ -47,21 +48,20 @@ class Events:
 class Disturbance:
     """Runs in threads while its context is open. Every upstream is up when it is closed."""
 
-    def __init__(self, lab: Lab, proxy: Proxy, content: SoakContent, directory: Path, *, podman: bool) -> None:
+    def __init__(self, lab: Lab, proxy: Proxy, content: SoakContent, directory: Path) -> None:
         self._lab = lab
         self._proxy = proxy
         self._content = content
         self._directory = directory
-        self._podman = podman and why_not() is None
         self._ended = threading.Event()
         self.events = Events()
 
     @contextlib.contextmanager
-    def going_on(self, seed: str) -> Iterator[None]:
+    def going_on(self, seed: str, *, with_podman: bool) -> Iterator[None]:
         """Disturb until the context ends; what a thread raises is raised here."""
         self._ended.clear()
         jobs: Sequence[Callable[[random.Random], None]] = [self._restart, self._pull, self._watch]
-        jobs = [*jobs, self._pull_with_podman] if self._podman else jobs
+        jobs = [*jobs, self._pull_with_podman] if with_podman and why_not() is None else jobs
         with ThreadPoolExecutor(len(jobs)) as pool:
             running = [pool.submit(job, random.Random(f"{seed} {job.__name__}")) for job in jobs]  # noqa: S311
             try:
@@ -83,19 +83,19 @@ class Disturbance:
             self.events.restarts += 1
 
     def _pull(self, chance: random.Random) -> None:
-        number = 0
         while not self._ended.is_set():
-            number += 1
-            host = chance.choice(HOSTS[:2])
-            which = chance.randrange(len(self._content.images))
-            target = self._directory / f"skopeo-{number}"
-            skopeo = self._proxy.skopeo("soak-skopeo")
-            try:
-                done = skopeo.pull(f"{host}/{self._content.references[which]}", target, check=False)
-                self._judge(done.returncode, target, which)
-            except subprocess.TimeoutExpired:
-                self.events.slow_pulls += 1
-            shutil.rmtree(target, ignore_errors=True)
+            self.pull_one(chance.choice(HOSTS[:2]), chance.randrange(len(self._content.images)))
+
+    def pull_one(self, host: str, which: int) -> None:
+        """Pull an image with skopeo, and look at it if skopeo is content."""
+        target = self._directory / "skopeo"
+        try:
+            reference = f"{host}/{self._content.references[which]}"
+            done = self._proxy.skopeo("soak-skopeo").pull(reference, target, check=False)
+            self._judge(done.returncode, target, which)
+        except subprocess.TimeoutExpired:
+            self.events.slow_pulls += 1
+        shutil.rmtree(target, ignore_errors=True)
 
     def _judge(self, exit_code: int, target: Path, which: int) -> None:
         image = self._content.images[which]
@@ -108,13 +108,12 @@ class Disturbance:
             self.events.wrong.append(f"skopeo got another {self._content.references[which]}")
 
     def _pull_with_podman(self, chance: random.Random) -> None:
-        number = 0
         while not self._ended.is_set():
-            number += 1
             which = chance.randrange(len(self._content.images))
             reference = f"{HOSTS[0]}/{self._content.references[which]}"
+            self.events.podman_started += 1
             way = Way(self._proxy.address, (self._proxy.ca_file,), chance.choice(list(Door)))
-            client = PodmanClient(self._directory / f"p{number}", way)
+            client = PodmanClient(self._directory / f"p{self.events.podman_started}", way)
             try:
                 if client.pull(reference).returncode != 0:
                     self.events.failed_pulls += 1

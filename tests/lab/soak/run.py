@@ -22,7 +22,7 @@ from pathlib import Path
 from lab.lab import Lab
 from lab.proxy import Proxy
 from lab.soak.census import FILE_VARIABLE
-from lab.soak.content import CACHE_BYTES, MIB, SoakContent, make_content, start_upstreams
+from lab.soak.content import CACHE_BYTES, HOSTS, MIB, SoakContent, make_content, start_upstreams
 from lab.soak.disturbance import Disturbance, Events
 from lab.soak.footprint import UPSTREAM, Footprint, measure
 from lab.soak.transfers import Crowd, Tally
@@ -49,7 +49,7 @@ class Plan:
     round_s: float
     rounds: int
     is_long: bool
-    """With podman, and with a wait for the last connection to an upstream."""
+    """With a wait for the last connection to an upstream."""
     clients: int = CLIENTS
 
     def clients_of(self, number: int) -> int:
@@ -113,14 +113,19 @@ def soak(lab: Lab, directory: Path, plan: Plan, say: Callable[[str], None]) -> R
     with lab.proxy(directory / "proxy", settings, ["-s", str(_CENSUS)]) as proxy:
         tally = Tally()
         crowd = Crowd(proxy.address, proxy.ca_file, content, tally)
-        disturbance = Disturbance(lab, proxy, content, directory, podman=plan.is_long)
+        disturbance = Disturbance(lab, proxy, content, directory)
         report = Report(plan, tally, disturbance.events, measure(proxy, census_file))
         for number in range(plan.rounds + 1):
             seconds = plan.round_s if number else plan.warm_up_s
-            with disturbance.going_on(f"soak {number}"):
+            is_calm = plan.clients_of(number) < plan.clients
+            with disturbance.going_on(f"soak {number}", with_podman=is_calm):
                 asyncio.run(crowd.run(plan.clients_of(number), seconds, f"soak {number}"))
             report.rests.append(_rest(proxy, census_file, report.at_start))
             say(f"{'round' if number else 'warm-up'} {number}: {_line(report)}")
+        pulls = report.events.pulls
+        disturbance.pull_one(HOSTS[0], 0)
+        if report.events.pulls == pulls:
+            report.events.wrong.append("skopeo failed with all upstreams up")
         report.drained = _drain(proxy, census_file, crowd, content, report)
         report.trouble = [line[:500] for line in proxy.log.splitlines() if any(word in line for word in _TROUBLE)]
         (directory / "proxy.log").write_text(proxy.log)
