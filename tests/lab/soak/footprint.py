@@ -18,6 +18,9 @@ UPSTREAM = "upstream"
 _LISTENS = "0A"
 """The state of a socket that listens, in /proc/net/tcp."""
 
+_BLOCK_BYTES = 512
+"""The unit of st_blocks (stat(2))."""
+
 _CENSUS_LIMIT_S = 60.0
 _POLL_S = 0.1
 
@@ -54,11 +57,13 @@ def measure(proxy: Proxy, census_file: Path) -> Footprint:
 
 def cache_bytes(directory: Path) -> int:
     """Return what the files below take on the disk; files may come and go meanwhile."""
-    total_bytes = 0
+    # by inode: a file that is renamed meanwhile is met twice
+    sizes_bytes: dict[int, int] = {}
     for path in directory.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
-            total_bytes += path.lstat().st_blocks * 512
-    return total_bytes
+            found = path.lstat()
+            sizes_bytes[found.st_ino] = found.st_blocks * _BLOCK_BYTES
+    return sum(sizes_bytes.values())
 
 
 def content_files(directory: Path) -> set[str]:

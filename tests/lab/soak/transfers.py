@@ -184,7 +184,7 @@ class Crowd:
         self.tally.counts[f"refused {status} {code}"] += 1
         is_withheld = status in (401, 403) and _NOT_SHOWN.encode() in body
         if not is_withheld and (code not in _CODES or status in (401, 403, 500)):
-            self.tally.wrong(f"{target}: {status} {body[:200]!r}")
+            self.tally.wrong(f"{target}: {status} {body[:100]!r}")
 
 
 async def _read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
