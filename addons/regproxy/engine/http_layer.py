@@ -155,7 +155,12 @@ class RegistryStream(HttpStream):
         status = event.code.http_status_code()
         is_unanswered = self.server_state in (self.state_uninitialized, self.state_wait_for_response_headers)
         steps = super().handle_protocol_error(event)
-        if not isinstance(event, ResponseProtocolError) or not is_unanswered or status != 502 or not self._is_of_registry:
+        if (
+            not isinstance(event, ResponseProtocolError)
+            or not is_unanswered
+            or status != 502
+            or not self._is_of_registry
+        ):
             yield from steps
             return
         failure = self.flow.response = _unavailable(event.message)
