@@ -37,8 +37,8 @@ REASONS = (
     ),
     _reason(
         "c",
-        """`If-None-Match` is not looked at: the answer is 200 with the content, where RFC 9111 section 4.3.2 would have a
-        cache answer 304.""",
+        """`If-None-Match` is not looked at: the answer is 200 with the content, where RFC 9111 section 4.3.2 would have
+        a cache answer 304.""",
         r"If-None-Match \| 200 instead of 304$",
     ),
     _reason(
