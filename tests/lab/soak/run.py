@@ -1,6 +1,6 @@
 """The soak: warm up, load for some rounds with a rest after each, pull everything once more, and see what is left.
 
-How it is judged was fixed before the first run (`findings`):
+How it is judged (`findings`); what is measured and the limit for memory were fixed before the first run:
 
 - memory: RSS at rest after the last round is at most that after the warm-up, a tenth more, and 16 MiB;
 - descriptors of each kind, tasks and threads at rest are no more than before the first client came (threads: than after
