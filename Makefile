@@ -1,6 +1,6 @@
 # Every target sets up what it needs; nothing has to be installed before.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-clients test-container test-setup test-hostile crash golden screenshot bench check audit sbom lint format lock clean
+.PHONY: help serve soak test test-clients test-container test-setup test-hostile crash golden screenshot bench check audit sbom lint format lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -12,6 +12,7 @@ CONTAINER_PROGRAMS := avahi-daemon:avahi-daemon avahi-publish:avahi-utils builda
 	podman-compose:podman-compose runc:runc /usr/lib/podman/netavark:netavark /usr/lib/podman/aardvark-dns:aardvark-dns \
 	systemd-analyze:systemd
 SHELL_SCRIPTS := entrypoint.sh .ci/run $(wildcard scripts/* docs/deploy/*/*.sh config/kubernetes/*/*/*.sh)
+SOAK_MINUTES := 10
 # The real clients that need root: program:Debian package.
 CLIENT_PROGRAMS := buildah:buildah ctr:containerd debootstrap:debootstrap dockerd:docker.io podman:podman runc:runc
 
@@ -54,10 +55,16 @@ test-hostile: ## Play every case of docs/hostile-upstreams.md in every place, al
 	@scripts/bootstrap dev
 	@$(BIN)/python -m pytest -m "slow or not slow" tests/e2e/test_hostile_upstreams.py $(ARGS)
 
-golden: ## Renew the texts of tests/golden after a wanted change; look at the difference
+golden: ## Renew tests/golden and docs/conformance.md after a wanted change; look at the difference
 	@scripts/bootstrap dev
-	@RENEW_GOLDEN=1 $(BIN)/python -m pytest -q tests/unit/stack/test_setup_clients.py
-	@git --no-pager diff --stat tests/golden
+	@RENEW_GOLDEN=1 $(BIN)/python -m pytest -q tests/unit/stack/test_setup_clients.py tests/e2e/test_conformance.py
+	@git --no-pager diff --stat tests/golden docs/conformance.md
+
+soak: ## Load and disturb the proxy for SOAK_MINUTES=10, and write what is left of it to docs/soak.md
+	@scripts/bootstrap dev
+	@scripts/test-packages
+	-@scripts/test-packages $(CLIENT_PROGRAMS)
+	@cd tests && ../$(BIN)/python -m lab.soak --minutes $(SOAK_MINUTES) --write
 
 screenshot: ## Renew the picture of the dashboard in docs/images
 	@scripts/bootstrap dev

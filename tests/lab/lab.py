@@ -16,7 +16,7 @@ Servers start when they are first asked for and run until the lab is closed.
 All registries but other.lab.test serve one shared storage: what is pushed to noauth.lab.test is in each of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -154,9 +154,9 @@ class Lab:
         """Return a new scripted server for one of the free names; the caller starts and stops it."""
         return Origin(name, self.addresses[name], self.pki)
 
-    def proxy(self, directory: Path, settings: Mapping[str, str] | None = None) -> Proxy:
+    def proxy(self, directory: Path, settings: Mapping[str, str] | None = None, arguments: Sequence[str] = ()) -> Proxy:
         """Return a proxy that reaches every name of the lab, not started; the caller closes it."""
-        return Proxy(directory, {**self.proxy_settings, **(settings or {})})
+        return Proxy(directory, {**self.proxy_settings, **(settings or {})}, arguments)
 
     @property
     def proxy_settings(self) -> dict[str, str]:

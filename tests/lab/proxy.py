@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Self
@@ -29,10 +29,11 @@ _POLL_S = 0.02
 class Proxy:
     """One proxy with a cache and a CA of its own below `directory`; not started yet.
 
-    `settings` are environment variables and win over the defaults. A restart keeps port, cache and CA.
+    `settings` are environment variables and win over the defaults; `arguments` are for mitmdump. A restart keeps port,
+    cache and CA.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, str]) -> None:
+    def __init__(self, directory: Path, settings: Mapping[str, str], arguments: Sequence[str] = ()) -> None:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.address = Address("127.0.0.1", free_port())
@@ -45,7 +46,7 @@ class Proxy:
             "CA_DIRECTORY": str(self.ca_directory),
             **settings,
         }
-        self.command = [str(ENTRYPOINT)]
+        self.command = [str(ENTRYPOINT), *arguments]
         """What is started; a test may put a program before it."""
         self._program = Program("proxy", self.command, directory, environment=self._environment())
 

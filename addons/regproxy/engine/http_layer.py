@@ -155,7 +155,12 @@ class RegistryStream(HttpStream):
         status = event.code.http_status_code()
         is_unanswered = self.server_state in (self.state_uninitialized, self.state_wait_for_response_headers)
         steps = super().handle_protocol_error(event)
-        if not isinstance(event, ResponseProtocolError) or not is_unanswered or status != 502 or not self._is_tunnelled:
+        if (
+            not isinstance(event, ResponseProtocolError)
+            or not is_unanswered
+            or status != 502
+            or not self._is_of_registry
+        ):
             yield from steps
             return
         failure = self.flow.response = _unavailable(event.message)
@@ -173,8 +178,8 @@ class RegistryStream(HttpStream):
                     reply = yield command
 
     @property
-    def _is_tunnelled(self) -> bool:
-        return door(self.flow.request) is Door.TUNNEL
+    def _is_of_registry(self) -> bool:
+        return door(self.flow.request) in (Door.TUNNEL, Door.MIRROR)
 
     def send_response(self, already_streamed: bool = False) -> layer.CommandGenerator[None]:
         """Send the response; its body from a file, if one is attached."""

@@ -84,5 +84,5 @@ def _fault_of_head(error: aiohttp.ClientResponseError) -> str:
 def _words(error: OSError) -> str:
     """Return the system's words: asyncio's name the address instead, OpenSSL's numbers are not the system's."""
     if isinstance(error, ssl.SSLError) or error.errno is None or error.errno <= 0:
-        return error.strerror or str(error)
+        return error.strerror or str(error) or type(error).__name__
     return os.strerror(error.errno)

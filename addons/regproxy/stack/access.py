@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from regproxy.oci.digest import Digest
+from regproxy.oci.endpoint import Manifest, parse_endpoint
 from regproxy.oci.errors import ErrorCode, error_body
 from regproxy.oci.names import Registry
 from regproxy.origin.authorized import AuthorizedUpstream
@@ -25,6 +26,7 @@ from regproxy.policy.access import (
     AccessRules,
     Known,
     PrivateImages,
+    Repository,
     may_take_at_its_word,
 )
 from regproxy.policy.breaker import Need
@@ -37,7 +39,8 @@ from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
 from regproxy.store.ingest import Ingest
 
-_CODES = {401: ErrorCode.UNAUTHORIZED, 403: ErrorCode.DENIED, 404: ErrorCode.BLOB_UNKNOWN}
+_CODES = {401: ErrorCode.UNAUTHORIZED, 403: ErrorCode.DENIED}
+_JSON = "application/json; charset=utf-8"
 
 CHECK_LIMIT_S = 5.0
 """How long a client that could be served without an answer waits for one."""
@@ -159,6 +162,14 @@ class AccessControl:
         except StoreError as error:
             self._store_failed(error)
 
+    async def deleted(self, repository: Repository, digest: Digest) -> None:
+        """Note that a client had its registry delete a content: from now on the registry is asked who may read it."""
+        try:
+            self._store.access.unbind(repository, digest)
+            await self._store.access.flush()
+        except StoreError as error:
+            self._store_failed(error)
+
     async def believes(self, reader: Reader, digest: Digest, answer: Answer) -> bool:
         """Whether a registry is believed that a repository has a stored content; then it is bound to it."""
         if self._shares_all or (await self._known(reader, digest)).given:
@@ -211,8 +222,8 @@ class AccessControl:
         told = f"{reason}; this client has not shown lately that it may read {repository.name}, so it gets nothing"
         if not challenge:
             body = error_body(ErrorCode.DENIED, told)
-            return Refused(Answer(403, {"Content-Type": "application/json"}, body, ""), told)
-        fields = {"Content-Type": "application/json", "WWW-Authenticate": challenge_for(challenge, repository.name)}
+            return Refused(Answer(403, {"Content-Type": _JSON}, body, ""), told)
+        fields = {"Content-Type": _JSON, "WWW-Authenticate": challenge_for(challenge, repository.name)}
         return Refused(Answer(401, fields, error_body(ErrorCode.UNAUTHORIZED, told), ""), told)
 
     async def _check(self, wish: Wish) -> Verdict:
@@ -250,8 +261,8 @@ class AccessControl:
         if answer.status in (200, 206):
             return Allowed() if await self.believes(wish.reader, wish.digest, answer) else FromRegistry()
         reason = f"{wish.reader.repository.registry} answered {answer.status} for this client"
-        code = _CODES.get(answer.status, ErrorCode.UNKNOWN)
-        fields = {"Content-Type": "application/json"}
+        code = _unknown(wish) if answer.status == 404 else _CODES.get(answer.status, ErrorCode.UNKNOWN)
+        fields = {"Content-Type": _JSON}
         if "WWW-Authenticate" in answer.headers:
             fields["WWW-Authenticate"] = answer.headers["WWW-Authenticate"]
         return Refused(dataclasses.replace(answer, headers=fields, body=error_body(code, reason)), reason)
@@ -283,3 +294,8 @@ class AccessControl:
         except StoreError as error:
             self._store_failed(error)
             return None
+
+
+def _unknown(wish: Wish) -> ErrorCode:
+    is_manifest = isinstance(parse_endpoint("HEAD", wish.request.url.target), Manifest)
+    return ErrorCode.MANIFEST_UNKNOWN if is_manifest else ErrorCode.BLOB_UNKNOWN

@@ -13,6 +13,7 @@ from regproxy.policy.freshness import Status, UpstreamFailure
 
 PASSED_ON = frozenset(
     {
+        "allow",
         "content-type",
         "docker-content-digest",
         "docker-distribution-api-version",
@@ -85,7 +86,9 @@ def described_by_us(upstream: Answer, ours: Mapping[str, str]) -> dict[str, str]
 def relay(upstream: Answer, *, head: bool) -> http.Response:
     """Give the client an upstream's answer, whatever its status."""
     length = upstream.headers.get("Content-Length")
-    declared = int(length) if head and length is not None and length.isdecimal() else None
+    # a HEAD is told the length of a GET's body (RFC 9110 section 8.6), which may be one that was written here
+    of_get = int(length) if length is not None and length.isdecimal() else len(upstream.body)
+    declared = of_get if head else None
     return answer(upstream.status, passed_on(upstream), b"" if head else upstream.body, length_bytes=declared)
 
 

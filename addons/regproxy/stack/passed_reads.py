@@ -81,7 +81,8 @@ def _of_blob(blob: Blob, head: Answer, *, is_registrys: bool) -> http.Response |
     length = head.headers.get("Content-Length", "")
     if head.status == 200 and length.isdecimal():
         fields = content_fields(blob.digest, head.headers.get("Content-Type", "application/octet-stream"))
-        return answer(200, fields, length_bytes=int(length))
+        # parts of it will come from the cache, whatever its registry can
+        return answer(200, fields | {"Accept-Ranges": "bytes"}, length_bytes=int(length))
     return relay(head, head=True) if is_registrys else None
 
 

@@ -2,7 +2,9 @@
 
 from mitmproxy import http
 
+from regproxy.oci.digest import Digest
 from regproxy.oci.endpoint import V1, Blob, BlobUpload, Endpoint, Manifest, Other
+from regproxy.policy.access import Repository
 from regproxy.settings import Settings
 from regproxy.stack.answers import first_value, plain_text
 from regproxy.stack.core import Core
@@ -44,23 +46,25 @@ class PushBypass:
         return may_push(self._core.settings, first_value(request.headers, "authorization"))
 
     async def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Forget a tag that was pushed or deleted, before the client hears of it and asks for it."""
+        """Forget what was pushed or deleted, before the client hears of it and asks for it."""
         exchange = exchange_of(flow)
         if exchange is None or flow.response is None or flow.request.method not in WRITES:
             return
-        match exchange.endpoint:
-            case Blob(name) | BlobUpload(name) | Manifest(name) if 200 <= flow.response.status_code < 300:
-                self._core.not_found.written(exchange.registry, name)
-            case _:
-                pass
-        if flow.request.method not in {"PUT", "DELETE"}:
+        if not 200 <= flow.response.status_code < 300:
             return
         match exchange.endpoint:
-            case Manifest(name, str() as tag) if 200 <= flow.response.status_code < 300:
+            case Blob(name) | BlobUpload(name) | Manifest(name):
+                self._core.not_found.written(exchange.registry, name)
+            case _:
+                return
+        match exchange.endpoint, flow.request.method:
+            case Manifest(name, str() as tag), "PUT" | "DELETE":
                 try:
                     await self._core.store.forget_tag(str(exchange.registry), name, tag)
                 except StoreError as error:
                     self._core.store_failed(error)
+            case ((Manifest(name, Digest() as digest) | Blob(name, digest)), "DELETE"):
+                await self._core.access.deleted(Repository(exchange.registry, name), digest)
             case _:
                 pass
 

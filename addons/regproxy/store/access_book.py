@@ -146,6 +146,11 @@ class AccessBook:
         self._given.keep(key, all_given)
         self._changes.bindings[key] = all_given
 
+    def unbind(self, repository: Repository, digest: Digest) -> None:
+        """Note that a repository has a content no more. It stays among the holders: its origin is not unknown."""
+        self._given.keep((repository, digest), Given.NOWHERE)
+        self._changes.bindings[repository, digest] = Given.NOWHERE
+
     @contextmanager
     def arriving(self) -> Iterator["Arriving"]:
         """Give what notes where a content comes from while it comes; what is not kept is forgotten."""
