@@ -24,7 +24,7 @@ def proxy(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]
 
 
 class TestSideProtocols:
-    """Squid's "Squidbleed" (CVE-2026-47729) was in its FTP: nothing is spoken here but CONNECT, HTTPS and our own HTTP."""
+    """Squid's CVE-2026-47729 was in its FTP: nothing is spoken here but CONNECT, HTTPS and our own HTTP."""
 
     @pytest.mark.parametrize("target", ["ftp://192.0.2.1/x", "gopher://192.0.2.1/x", "file:///etc/passwd", "urn:x:y"])
     def test_another_scheme_is_refused(self, proxy: Proxy, target: str) -> None:
@@ -49,7 +49,7 @@ class TestSideProtocols:
         assert answer == b"" or parse_response(answer).status >= 400
 
     @pytest.mark.parametrize("protocol", ["websocket", "h2c", "TLS/1.2"])
-    def test_no_registry_is_asked_to_upgrade(self, proxy: Proxy, origin: Origin, protocol: str) -> None:
+    def test_an_upgrade_is_not_agreed_to(self, proxy: Proxy, origin: Origin, protocol: str) -> None:
         """After a 101 nobody here would know where a message ends."""
         origin.serve("/v2/a/manifests/up", Reply(status=404))
         request = (
@@ -65,7 +65,7 @@ class TestSideProtocols:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_upstream_tls_off(start_proxy: StartProxy, origin: Origin, method: str) -> None:
-    """Dragonfly's client leaves verification out of HEAD: a certificate that nobody signed is refused for each method."""
+    """Dragonfly's client verifies nothing for HEAD: here a certificate of strangers is refused for each method."""
     client = start_proxy({"UPSTREAM_CA_FILE": ""}).client()
     for path in (f"blobs/{DIGEST}", f"manifests/{DIGEST}", "manifests/latest", "tags/list"):
         assert client.request(method, f"https://{REGISTRY}/v2/a/{path}").status == 502
