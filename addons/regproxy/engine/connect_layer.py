@@ -18,10 +18,12 @@ from mitmproxy.proxy.layers import TCPLayer
 from mitmproxy.proxy.layers.http import HTTPMode
 from OpenSSL import SSL
 
-from regproxy.engine.client_tls import InterceptedTlsLayer
+from regproxy.engine.client_tls import InterceptedTlsLayer, server_name
 from regproxy.engine.http_layer import RegistryHttpLayer
+from regproxy.engine.strict_head import find_fault
 from regproxy.engine.warm import WarmReads
 from regproxy.engine.warm_connection import CONNECT_ANSWER, CONNECT_START
+from regproxy.oci.names import names
 from regproxy.oci.wording import shown
 
 logger = logging.getLogger(__name__)
@@ -127,6 +129,10 @@ class ConnectLayer(layer.Layer):
         if not end_of_head:
             if len(self._received) > HEAD_LIMIT_BYTES:
                 yield from self._refuse(431, f"the request's head is larger than {HEAD_LIMIT_BYTES} bytes")
+            return
+        fault = find_fault(bytes(head + end_of_head))
+        if fault is not None:
+            yield from self._refuse(fault.status, fault.reason)
             return
         try:
             request = http1.read_request_head(bytes(head).split(b"\r\n"))
@@ -268,9 +274,13 @@ def plain_layer(layer_context: context.Context, host: str, port: int) -> layer.L
 def established_layer(
     layer_context: context.Context, authority: tuple[str, int], tls: SSL.Connection, early: bytes, warm: WarmReads
 ) -> layer.Layer:
-    """Return the layer of a connection with TLS, from which the plaintext `early` has been read."""
+    """Return the layer of a connection with TLS, from which the plaintext `early` has been read.
+
+    What a handshake for another host asks is not answered from the cache: the stack refuses it.
+    """
     layer_context.server.address = authority
-    return _tls_layer(layer_context, InterceptedTlsLayer(layer_context, tls, early), warm)
+    is_for_the_host = names(server_name(tls), authority[0])
+    return _tls_layer(layer_context, InterceptedTlsLayer(layer_context, tls, early), warm if is_for_the_host else None)
 
 
 def door_tls_layer(layer_context: context.Context) -> layer.Layer:

@@ -29,12 +29,14 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
 )
 from mitmproxy.proxy.layers.http._hooks import HttpResponseHeadersHook, HttpResponseHook
-from mitmproxy.proxy.layers.http._http1 import Http1Server, make_error_response
+from mitmproxy.proxy.layers.http._http1 import Http1Server
 
 from regproxy.engine import bodies
 from regproxy.engine.bodies import FileBody, Sent
 from regproxy.engine.client_tls import InterceptedTlsLayer
 from regproxy.engine.request_head import END_OF_HEAD, read_plain_head
+from regproxy.engine.strict_head import ABOUT_THE_CONNECTION, named_by_connection
+from regproxy.engine.strict_server import StrictHttp1Server, refusal
 from regproxy.engine.warm import Asked, WarmReads, answer_or_none, serialised
 from regproxy.oci.errors import ErrorCode, error_body
 
@@ -130,6 +132,7 @@ class RegistryStream(HttpStream):
             )
             yield DropStream(self.stream_id)
             return
+        _drop_hop_by_hop(event.request)
         yield from super().state_wait_for_request_headers(event)
         answered_early = (
             self.client_state == self.state_consume_request_body
@@ -233,6 +236,19 @@ def refusal_of(request: http.Request) -> str | None:
     return None
 
 
+def _drop_hop_by_hop(request: http.Request) -> None:
+    """Take off what is between the client and this proxy; nothing is upgraded here (RFC 9110 section 7.6.1).
+
+    Of `Connection` itself the one option stays that mitmproxy reads, in the one spelling that it knows.
+    """
+    named = named_by_connection(request.headers.get("connection", ""))
+    for name in {"connection", *ABOUT_THE_CONNECTION, *named}.intersection(map(str.lower, request.headers)):
+        del request.headers[name]
+    option = next((each for each in ("close", "keep-alive") if each in named), None)
+    if option is not None:
+        request.headers["connection"] = option
+
+
 class RegistryHttpLayer(HttpLayer):
     """mitmproxy's HTTP layer, whose streams are `RegistryStream`s; between them it answers warm reads by itself."""
 
@@ -243,6 +259,8 @@ class RegistryHttpLayer(HttpLayer):
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Let a client send no more than a head ahead of its answer: mitmproxy has no limit."""
+        if isinstance(event, events.Start):
+            self.connections.setdefault(self.context.client, StrictHttp1Server(self.context.fork()))
         if not self._overflows(event):
             if not (yield from self._answer_warm(event)):
                 yield from super()._handle_event(event)
@@ -254,7 +272,7 @@ class RegistryHttpLayer(HttpLayer):
         assert isinstance(server, Http1Server)
         if server.state == server.read_headers:
             reason = f"the request's head is larger than {HEAD_LIMIT_BYTES} bytes"
-            yield commands.SendData(self.context.client, make_error_response(431, reason))
+            yield commands.SendData(self.context.client, refusal(431, reason))
         yield commands.CloseConnection(self.context.client)
 
     def _answer_warm(self, event: events.Event) -> Generator[commands.Command, Any, bool]:

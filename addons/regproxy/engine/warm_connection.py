@@ -20,8 +20,10 @@ from mitmproxy.net.tls import starts_like_tls_record
 from OpenSSL import SSL
 
 from regproxy.engine.bodies import FileBody, Sent
+from regproxy.engine.client_tls import reason_of, server_name
 from regproxy.engine.request_head import END_OF_HEAD, read_plain_connect, read_plain_head
 from regproxy.engine.warm import Asked, WarmAnswer, WarmReads, answer_or_none, serialised
+from regproxy.oci.names import names
 
 logger = logging.getLogger(__name__)
 
@@ -172,6 +174,9 @@ class WarmConnection(asyncio.BufferedProtocol):
             self._tell_failed_handshake(error)
             self._finish()
             return
+        if not names(server_name(self._tls), self._authority[0]):
+            self._hand_requests_over()
+            return
         self._receive = self._read_requests
         self._wait_until(self._loop.time() + self._reception.head_timeout_s)
         self._read_requests(b"")
@@ -180,7 +185,7 @@ class WarmConnection(asyncio.BufferedProtocol):
         try:
             self._take_in(data)
         except SSL.Error as error:
-            logger.debug("%s: %s", self._client_ip, _reason(error))
+            logger.debug("%s: %s", self._client_ip, reason_of(error))
             self._finish()
             return
         self._answer_requests()
@@ -331,7 +336,7 @@ class WarmConnection(asyncio.BufferedProtocol):
             "%s: TLS for %s failed: %s; a client that does not trust the proxy's CA says so like this (see /ca.crt)",
             self._client_ip,
             self._authority[0],
-            _reason(error),
+            reason_of(error),
         )
 
     @property
@@ -342,9 +347,3 @@ class WarmConnection(asyncio.BufferedProtocol):
 
 def _ignore(_data: bytes) -> None:
     """Take nothing in."""
-
-
-def _reason(error: SSL.Error) -> str:
-    """Return OpenSSL's words for an error."""
-    entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    return ", ".join(entry[2] for entry in entries) or type(error).__name__
