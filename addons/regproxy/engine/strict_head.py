@@ -100,9 +100,9 @@ def _fault_of_length(head: _Head) -> str | None:
         return "Content-Length is not a number"
     if codings and (codings[0].lower() != "chunked" or head.version == "1.0"):
         return "Transfer-Encoding is not chunked, or in HTTP/1.0"
-    if head.method == "CONNECT" and (codings or lengths not in ([], ["0"])):
-        return "a CONNECT has no body"
-    return None
+    # An absolute-form GET may be for anybody, and its body is passed on; a registry, or this proxy, takes none.
+    has_none = head.method == "CONNECT" or (head.method in ("GET", "HEAD") and head.target.startswith("/"))
+    return f"a {head.method} has no body" if has_none and (codings or lengths not in ([], ["0"])) else None
 
 
 def _fault_of_host(head: _Head) -> str | None:

@@ -248,6 +248,17 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         default="300s",
         meaning="How long a client's connection may stay without a request",
     ),
+    Setting(
+        variable="MAX_CONNECTIONS",
+        default="10000",
+        meaning="Most connections of clients at once, as far as the limit of open files allows; 0 for that limit alone; "
+        "a further one gets 503",
+    ),
+    Setting(
+        variable="MAX_CONNECTIONS_PER_CLIENT",
+        default="5000",
+        meaning="Most of them from one address; 0 for no limit",
+    ),
     Setting(variable="PROXY_CONNECT_TIMEOUT", default="60s", meaning="Longest time to connect to an upstream"),
     Setting(
         variable="PROXY_SEND_TIMEOUT",

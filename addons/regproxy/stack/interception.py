@@ -67,7 +67,8 @@ class Interception:
         layers = nextlayer.context.layers
         if nextlayer.layer is not None or len(layers) != 1 or not isinstance(layers[0], modes.HttpProxy):
             return
-        start = nextlayer.data_client()[: len(CONNECT_START)]
+        # Before a request may stand an empty line (RFC 9112 section 2.2); a CONNECT is not looked for behind one.
+        start = nextlayer.data_client().removeprefix(b"\r\n")[: len(CONNECT_START)]
         if not start:
             return
         # A head may come in pieces. What cannot be a request either is refused by the same layer.

@@ -73,7 +73,6 @@ _TAGS = st.from_regex(re.compile(r"[a-z0-9_][a-z0-9._-]{0,127}", re.ASCII | re.I
         ("/v2/alpine", Other("/v2/alpine")),
         ("/v2/alpine/tags/", Other("/v2/alpine/tags/")),
         ("/api/v4/projects/group%2Fproject", Other("/api/v4/projects/group%2Fproject")),
-        ("//v2/alpine/manifests/latest", Other("//v2/alpine/manifests/latest")),
         ("*", Other("*")),
         ("registry:443", Other("registry:443")),
     ],
