@@ -169,13 +169,13 @@ def _find_upload(segments: Sequence[str]) -> BlobUpload | None:
 
 def _other(segments: Sequence[str], path: str) -> Other:
     """Accept an unknown path under `/v2/` (`/v2/token`, `/v2/auth`), unless it is content with too many parts."""
-    if segments[-1] == "" and _parse_end(segments[:-1]) is not None:
-        raise EndpointError(ErrorCode.NAME_INVALID, f"path {shown(path)} ends with a slash")
     for index, segment in enumerate(segments[1:], start=1):
         if segment == "blobs":
             raise EndpointError(ErrorCode.DIGEST_INVALID, f"digest {shown('/'.join(segments[index + 1 :]))} is invalid")
         if segment == "manifests":
             raise EndpointError(ErrorCode.MANIFEST_INVALID, f"tag {shown('/'.join(segments[index + 1 :]))} is invalid")
+    if segments[-1] == "" and _parse_end(segments[:-1]) is not None:
+        raise EndpointError(ErrorCode.NAME_INVALID, f"path {shown(path)} ends with a slash")
     return Other(path)
 
 
