@@ -1,6 +1,6 @@
 # Every target sets up what it needs; nothing has to be installed before.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-clients test-container test-setup golden bench check lint format lock clean
+.PHONY: help serve test test-clients test-container test-setup golden fuzz bench check lint format lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -49,6 +49,10 @@ golden: ## Renew the texts of tests/golden after a wanted change; look at the di
 	@scripts/bootstrap dev
 	@RENEW_GOLDEN=1 $(BIN)/python -m pytest -q tests/unit/stack/test_setup_clients.py
 	@git --no-pager diff --stat tests/golden
+
+fuzz: ## Fuzz the parsers, FUZZ_SECONDS=60 each; FUZZ_TARGETS="names ranges" selects some
+	@scripts/bootstrap dev
+	@scripts/fuzz
 
 bench: ## Compare with nginx, docker-registry, Squid and mitmdump; ARGS="--quick" for a look
 	@scripts/bootstrap dev

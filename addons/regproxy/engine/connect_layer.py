@@ -20,6 +20,7 @@ from OpenSSL import SSL
 
 from regproxy.engine.client_tls import InterceptedTlsLayer, server_name
 from regproxy.engine.http_layer import RegistryHttpLayer
+from regproxy.engine.request_head import CONNECT_LIMIT_BYTES
 from regproxy.engine.strict_head import find_fault
 from regproxy.engine.warm import WarmReads
 from regproxy.engine.warm_connection import CONNECT_ANSWER, CONNECT_START
@@ -27,9 +28,6 @@ from regproxy.oci.names import names
 from regproxy.oci.wording import shown
 
 logger = logging.getLogger(__name__)
-
-HEAD_LIMIT_BYTES = 16 * 1024
-"""A CONNECT head is a few hundred bytes; nginx allows 32 KiB of headers, Go's servers 1 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +124,10 @@ class ConnectLayer(layer.Layer):
             yield from self._refuse(400, "this is an HTTP proxy, and what came is not an HTTP request")
             return
         head, end_of_head, rest = self._received.partition(b"\r\n\r\n")
+        if len(head) > CONNECT_LIMIT_BYTES:
+            yield from self._refuse(431, f"the request's head is larger than {CONNECT_LIMIT_BYTES} bytes")
+            return
         if not end_of_head:
-            if len(self._received) > HEAD_LIMIT_BYTES:
-                yield from self._refuse(431, f"the request's head is larger than {HEAD_LIMIT_BYTES} bytes")
             return
         fault = find_fault(bytes(head + end_of_head))
         if fault is not None:
@@ -222,7 +221,7 @@ class ConnectLayer(layer.Layer):
     def _read_via_answer(self) -> layer.CommandGenerator[None]:
         head, end_of_head, early = bytes(self._via_answer).partition(b"\r\n\r\n")
         status = head.split(b"\r\n")[0].split(b" ")[1:2]
-        if not end_of_head and len(head) <= HEAD_LIMIT_BYTES:
+        if not end_of_head and len(head) <= CONNECT_LIMIT_BYTES:
             return
         if end_of_head and status and status[0].startswith(b"2"):
             yield from self._establish()

@@ -13,6 +13,9 @@ from regproxy.oci.names import normalise_host, parse_authority
 
 END_OF_HEAD = b"\r\n\r\n"
 
+CONNECT_LIMIT_BYTES = 16 * 1024
+"""A CONNECT head is a few hundred bytes; nginx allows 32 KiB of headers, Go's servers 1 MiB."""
+
 MAX_FIELDS = 100
 """Clients send about ten. Every look for a field passes all of them: 60,000 empty ones would take seconds."""
 
@@ -76,7 +79,7 @@ def read_plain_connect(head: bytes) -> tuple[str, int] | None:
     Internationalised names are left to mitmproxy, which decodes them; and so is a Host that names another host.
     """
     start, *lines = head.split(b"\r\n")
-    asked = _CONNECT.fullmatch(start)
+    asked = _CONNECT.fullmatch(start) if len(head) <= CONNECT_LIMIT_BYTES else None
     fields = _plain_fields(lines)
     if asked is None or fields is None or not _NOT_PLAIN.isdisjoint(name for name, _ in fields):
         return None
