@@ -50,7 +50,7 @@ _PATTERNS = (HostPattern.parse("quay.io"), HostPattern.parse("*.lab.test"), Host
 
 
 def request_head(data: bytes) -> None:
-    """What the gate lets pass is one request to three readers; what is plain passes."""
+    """Read a head three times: what the gate lets pass is one request to all, and what is plain passes."""
     head = data + END_OF_HEAD
     end = head.index(END_OF_HEAD)
     head = head[: end + len(END_OF_HEAD)]
@@ -63,6 +63,8 @@ def request_head(data: bytes) -> None:
     request = http1.read_request_head(head[:end].split(b"\r\n"))
     validate_headers(request)
     http1.expected_http_body_size(request)
+    if request.data.method == b"CONNECT" and "host" not in request.headers:
+        return  # a deviation: old clients send none with a CONNECT
     reader = h11.Connection(h11.SERVER)
     reader.receive_data(head)
     event = reader.next_event()
@@ -74,7 +76,7 @@ def request_head(data: bytes) -> None:
 
 
 def classifier(data: bytes) -> None:
-    """A request target is content of a registry by the grammar, or no path that a server takes for content."""
+    """Classify a request: content by the grammar, or no path that a server takes for content."""
     method, _, target = data.decode("latin-1").partition(" ")
     try:
         endpoint = parse_endpoint(method, target)
@@ -88,7 +90,7 @@ def classifier(data: bytes) -> None:
 
 
 def mirror_target(data: bytes) -> None:
-    """A request to the mirror door names one registry or is refused, and what is left is the registry's own."""
+    """Part a target of the mirror door: one registry and its own target, or a refusal."""
     target = "/v2/" + data.decode("latin-1")
     with suppress(EndpointError):
         asked = read_mirror_target(target, "docker.io")
@@ -98,7 +100,7 @@ def mirror_target(data: bytes) -> None:
 
 
 def names(data: bytes) -> None:
-    """A name that is accepted is its own normal form, and safe as a part of a file name."""
+    """Read names: what is accepted is its own normal form, and safe as a part of a file name."""
     text = data.decode("utf-8", "surrogateescape")
     for parse in (parse_repository_name, parse_tag):
         with suppress(ValueError):
@@ -117,7 +119,7 @@ def names(data: bytes) -> None:
 
 
 def ranges(data: bytes) -> None:
-    """A range is within the body, and its Content-Range is read back as it is."""
+    """Resolve a range: it is within the body, and its Content-Range is read back as it is."""
     size_bytes, text = len(data) * 37 % 5000, data.decode("latin-1")
     if_range_matches(text, '"a"')
     match parse_range(text, size_bytes):
@@ -134,7 +136,7 @@ def ranges(data: bytes) -> None:
 
 
 def fields(data: bytes) -> None:
-    """Fields of clients and registries: nothing raises but what is promised."""
+    """Read fields of clients and registries: nothing raises but what is promised."""
     text = data.decode("utf-8", "surrogateescape")
     accepted_manifest_types((text,))
     read_basic(text)
@@ -169,7 +171,7 @@ def upstream_answers(data: bytes) -> None:
 
 
 def settings(data: bytes) -> None:
-    """What the operator writes: an error that says what is wrong, or a value."""
+    """Read what the operator writes: an error that says what is wrong, or a value."""
     text = data.decode("utf-8", "surrogateescape")
     parsers: tuple[Callable[[str], object], ...] = (
         grammar.parse_duration_s,

@@ -151,7 +151,12 @@ FIELDS = (
 KEPT = (
     field("a User-Agent that is no UTF-8", "User-Agent: caf\xe9/1.0", 200, ends=False),
     field("an Accept that is no UTF-8", "Accept: caf\xe9/*, */*", 200, ends=False),
-    field("an upgrade to h2c", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA", 200, ends=False),
+    field(
+        "an upgrade to h2c",
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA",
+        200,
+        ends=False,
+    ),
     field("an upgrade to a web socket", "Connection: upgrade\r\nUpgrade: websocket", 200, ends=False),
     field("a length of nothing", "Content-Length: 0", 200, ends=False),
     Case("an empty line first", "\r\n" + READ + "\r\n", 200, ends=False),
@@ -251,7 +256,9 @@ class TestBodies:
         """What follows is not read as a request, by the proxy or by the registry behind it."""
         mark = target.log.mark()
         with target.connection("proxy") as talk:
-            statuses = talk.statuses(f"POST /v2/token HTTP/1.1\r\nHost: {{host}}\r\nTransfer-Encoding: chunked\r\n\r\n{body}")
+            statuses = talk.statuses(
+                f"POST /v2/token HTTP/1.1\r\nHost: {{host}}\r\nTransfer-Encoding: chunked\r\n\r\n{body}"
+            )
         assert len(statuses) <= 1
         assert not [request for request in mark.requests() if "canary" in request.path]
         assert bystander.blob() == target.body
@@ -259,5 +266,7 @@ class TestBodies:
     def test_a_good_body_passes(self, target: Target) -> None:
         """The cases above fail for what is wrong with them, not for being POST."""
         with target.connection("proxy") as talk:
-            good = "POST /v2/token HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+            good = (
+                "POST /v2/token HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+            )
             assert talk.statuses(good) == [404, 404]

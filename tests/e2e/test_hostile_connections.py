@@ -17,7 +17,7 @@ from lab.fixtures import StartProxy
 from lab.hostile import NAME, REGISTRY, Target, read_answer, statuses_in
 from lab.image import random_chunks
 from lab.lab import Lab
-from lab.raw_http import ask, connected, parse_response, read_head, read_to_end
+from lab.raw_http import ask, connected, parse_response, read_head, read_to_end, tunnelled
 
 pytestmark = pytest.mark.e2e
 
@@ -39,8 +39,8 @@ def target(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Targe
 
 def own_names() -> list[str]:
     """Return by what this machine, and so the proxy on it, may be called."""
-    names = ["localhost", "LOCALHOST.", "127.0.0.1", "127.1", "127.8.9.10", "2130706433", "0x7f.1", "0.0.0.0", "[::1]"]  # noqa: S104
-    names += ["[::ffff:127.0.0.1]", "[::]", "me.lab.test", "docker.caching.proxy.internal"]
+    names = ["localhost", "LOCALHOST.", "127.0.0.1", "127.1", "127.8.9.10", "2130706433", "0x7f.1", "me.lab.test"]
+    names += ["0.0.0.0", "[::1]", "[::ffff:127.0.0.1]", "[::]"]  # noqa: S104
     with contextlib.suppress(OSError):
         host = socket.gethostname()
         found = {str(each[4][0]) for each in socket.getaddrinfo(host, None, socket.AF_INET)}
@@ -53,7 +53,9 @@ class TestConnect:
         ("head", "status"),
         [
             pytest.param(f"CONNECT {REGISTRY}:443 HTTP/1.1\r\nHost: other.lab.test:443", 400, id="another Host"),
-            pytest.param(f"CONNECT {REGISTRY}:443 HTTP/1.1\r\nHost: {REGISTRY}\r\nHost: {REGISTRY}", 400, id="two Hosts"),
+            pytest.param(
+                f"CONNECT {REGISTRY}:443 HTTP/1.1\r\nHost: {REGISTRY}\r\nHost: {REGISTRY}", 400, id="two Hosts"
+            ),
             pytest.param(f"CONNECT {REGISTRY}:443 HTTP/1.1\r\nContent-Length: 5", 400, id="a body"),
             pytest.param(f"CONNECT {REGISTRY}:443 HTTP/1.1\r\nTransfer-Encoding: chunked", 400, id="a body in chunks"),
             pytest.param(f"CONNECT a@{REGISTRY}:443 HTTP/1.1", 400, id="a login"),
@@ -95,13 +97,23 @@ class TestConnect:
         authority = f"{name}:{443 if name == 'me.lab.test' else port}"
         refused = ask(target.proxy.address, f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode())
         forwarded = [
-            ask(target.proxy.address, f"GET http://{authority}{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n".encode())
+            ask(
+                target.proxy.address,
+                f"GET http://{authority}{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n".encode(),
+            )
             for path in ("/ca.crt", "/healthz", "/setup/systemd", "/v2/")
-        ] if name != "docker.caching.proxy.internal" else []
+        ]
         for answer in (refused, *forwarded):
             assert statuses_in(answer)[0] >= 400, answer
             assert b"BEGIN CERTIFICATE" not in answer
         assert target.proxy.readiness() == 200
+
+    def test_the_predecessors_name_for_itself_leads_to_no_page_of_ours(self, target: Target) -> None:
+        """It is intercepted as a registry's is, and there is none behind it."""
+        name = "docker.caching.proxy.internal"
+        with tunnelled(target.proxy.address, f"{name}:{target.proxy.address.port}", target.proxy.ca_file) as tls:
+            tls.sendall(f"GET /ca.crt HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+            assert statuses_in(read_to_end(tls)) == [502]
 
 
 class TestOrder:
@@ -132,7 +144,14 @@ class TestOrder:
 def hang(target: Target, stack: contextlib.ExitStack, number: int) -> socket.socket:
     """Open a connection that stops at one of its places: CONNECT, TLS, a request's head, by either door."""
     connection = stack.enter_context(connected(target.proxy.address))
-    starts = (b"", b"CONNECT quay", CONNECT, CONNECT + b"\x16\x03\x01\x02\x00\x01", b"GET /v2/", b"GET / HTTP/1.1\r\nX: ")
+    starts = (
+        b"",
+        b"CONNECT quay",
+        CONNECT,
+        CONNECT + b"\x16\x03\x01\x02\x00\x01",
+        b"GET /v2/",
+        b"GET / HTTP/1.1\r\nX: ",
+    )
     with contextlib.suppress(OSError):
         connection.sendall(starts[number % len(starts)])
     return connection
@@ -175,7 +194,7 @@ class TestSlowness:
                 assert len(received_until_cut(talk.socket)) < len(content)
         assert target.proxy.client().get(f"https://{REGISTRY}{path}").body == content
 
-    def test_2000_idle_connections_cost_little(self, lab: Lab, start_proxy: StartProxy, record_property: object) -> None:
+    def test_2000_idle_connections_cost_little(self, lab: Lab, start_proxy: StartProxy) -> None:
         """A tenth of them with TLS; one more client is served, and the memory is a bounded matter."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 5_000)), hard))
@@ -189,7 +208,6 @@ class TestSlowness:
                     talk.send(f"GET /v2/ HTTP/1.1\r\nHost: {talk.host}\r\n\r\n".encode())
                     assert read_answer(talk.socket) == b"{}"
             each = (target.proxy.rss_bytes() - before) / IDLE
-            print(f"{each / 1000:.1f} kB for each idle connection")  # noqa: T201
             with target.connection("proxy") as one_more:
                 assert one_more.blob() == target.body
         assert each < 100_000
@@ -246,5 +264,3 @@ def received_until_cut(connection: socket.socket) -> bytes:
         while piece := connection.recv(65536):
             received += piece
     return received
-
-

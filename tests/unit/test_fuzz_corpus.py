@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import pytest
+from fuzz.targets import TARGETS
 from hypothesis import given
 from hypothesis import strategies as st
-
-from fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).parents[2] / "fuzz" / "corpus"
 

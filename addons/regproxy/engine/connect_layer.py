@@ -20,8 +20,8 @@ from OpenSSL import SSL
 
 from regproxy.engine.client_tls import InterceptedTlsLayer, server_name
 from regproxy.engine.http_layer import RegistryHttpLayer
-from regproxy.engine.request_head import CONNECT_LIMIT_BYTES
-from regproxy.engine.strict_head import find_fault
+from regproxy.engine.request_head import CONNECT_LIMIT_BYTES, END_OF_HEAD
+from regproxy.engine.strict_head import Fault, find_fault
 from regproxy.engine.warm import WarmReads
 from regproxy.engine.warm_connection import CONNECT_ANSWER, CONNECT_START
 from regproxy.oci.names import names
@@ -129,14 +129,9 @@ class ConnectLayer(layer.Layer):
             return
         if not end_of_head:
             return
-        fault = find_fault(bytes(head + end_of_head))
-        if fault is not None:
-            yield from self._refuse(fault.status, fault.reason)
-            return
-        try:
-            request = http1.read_request_head(bytes(head).split(b"\r\n"))
-        except ValueError as error:
-            yield from self._refuse(400, f"the CONNECT request cannot be read: {error}")
+        request = _read_connect(bytes(head))
+        if isinstance(request, Fault):
+            yield from self._refuse(request.status, request.reason)
             return
         self._received = bytearray(rest)
         connect = ConnectRequest(self.context.client, request.host, request.port, request)
@@ -261,6 +256,16 @@ class ConnectLayer(layer.Layer):
         self._received.clear()
         if isinstance(event, events.ConnectionClosed):
             yield commands.CloseConnection(self.context.client)
+
+
+def _read_connect(head: bytes) -> http.Request | Fault:
+    fault = find_fault(head + END_OF_HEAD)
+    if fault is not None:
+        return fault
+    try:
+        return http1.read_request_head(head.split(b"\r\n"))
+    except ValueError as error:
+        return Fault(400, f"the CONNECT request cannot be read: {error}")
 
 
 def plain_layer(layer_context: context.Context, host: str, port: int) -> layer.Layer:

@@ -25,7 +25,7 @@ _ABSOLUTE = re.compile(r"https?://([^/?@]+)(?:[/?].*)?", re.IGNORECASE)
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,17}")  # more would be an exabyte
 
 ABOUT_THE_CONNECTION = frozenset({"keep-alive", "proxy-connection", "te", "trailer", "upgrade", "http2-settings"})
-"""The fields that `Connection` may name: what they say is between the client and this proxy (RFC 9110 section 7.6.1)."""
+"""What `Connection` may name: fields that are between the client and this proxy (RFC 9110 section 7.6.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,9 @@ def _read(head: bytes) -> _Head | Fault:
     for line in lines:
         field = _FIELD.fullmatch(line)
         if field is None:
-            return Fault(400, f"{shown(line[:40].decode('latin-1').partition(':')[0])} is not the start of a field line")
+            return Fault(
+                400, f"{shown(line[:40].decode('latin-1').partition(':')[0])} is not the start of a field line"
+            )
         fields.append((field[1].decode().lower(), (field[2] or b"").decode("latin-1")))
     return _Head(asked[1].decode(), asked[2].decode(), version, tuple(fields))
 
@@ -122,7 +124,7 @@ def _fault_of_host(head: _Head) -> str | None:
 
 
 def _fault_of_connection(head: _Head) -> str | None:
-    """A field that `Connection` names is taken off: none that decides about the answer may go so."""
+    """Fields that `Connection` names are taken off: none that decides about the answer may go so."""
     named = named_by_connection(",".join(head.values("connection")))
     taken = {name for name, _ in head.fields if name in named} - ABOUT_THE_CONNECTION - {"connection"}
     return f"Connection names the field {min(taken)}" if taken else None

@@ -79,7 +79,7 @@ def refusal(status: int, reason: str) -> bytes:
     """Return the whole answer to a request that nobody has read; the connection ends with it."""
     body = error_body(ErrorCode.UNSUPPORTED, reason)
     head = (
-        f"HTTP/1.1 {status} {status_codes.RESPONSES.get(status, '')}\r\nContent-Type: application/json; charset=utf-8\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        f"HTTP/1.1 {status} {status_codes.RESPONSES.get(status, '')}\r\n"
+        f"Content-Type: application/json; charset=utf-8\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + body

@@ -251,8 +251,8 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
     Setting(
         variable="MAX_CONNECTIONS",
         default="10000",
-        meaning="Most connections of clients at once, as far as the limit of open files allows; 0 for that limit alone; "
-        "a further one gets 503",
+        meaning="Most connections of clients at once, as far as the limit of open files allows; 0 for that limit "
+        "alone; a further one gets 503",
     ),
     Setting(
         variable="MAX_CONNECTIONS_PER_CLIENT",

@@ -16,17 +16,19 @@ GOOD = b"GET /v2/a/manifests/b HTTP/1.1\r\nHost: quay.io"
 
 LINES = st.lists(
     st.sampled_from(
-        [b"Content-Length: 0", b"Content-Length: 5", b"content-length:0", b"Transfer-Encoding: chunked", b"X: y", b" z"]
-        + [b"Transfer-Encoding: identity", b"Host: quay.io", b"Host: b", b"Connection: close, X", b"X : y", b"X: a\nY: b"]
-        + [b"Expect: 100-continue", b"X: \x00", b"X: \xe4", b"X:", b"Authorization: \xe4", b"TE: trailers", b"X: \x0b1"]
-    )
+        "Content-Length: 0|Content-Length: 5|content-length:0|Transfer-Encoding: chunked|Transfer-Encoding: identity|"
+        "X: y| z|X : y|X: a\nY: b|X: \0|X: \xe4|X:|X: \x0b1|Host: quay.io|Host: b|Connection: close, X|TE: trailers|"
+        "Expect: 100-continue|Authorization: \xe4".split("|")
+    ).map(lambda line: line.encode("latin-1"))
     | st.binary(max_size=12),
     max_size=4,
 )
 STARTS = st.builds(
     lambda method, target, version: f"{method} {target} {version}".encode(),
     st.sampled_from(["GET", "HEAD", "POST", "PUT", "get", "CONNECT", "TRACE", "G T"]),
-    st.text(string.ascii_letters + string.digits + "/?#%:@&=[]\\^`{|}<>\" ;.~ä\t", max_size=12).map(lambda text: f"/{text}")
+    st.text(string.ascii_letters + string.digits + '/?#%:@&=[]\\^`{|}<>" ;.~ä\t', max_size=12).map(
+        lambda text: f"/{text}"
+    )
     | st.sampled_from(["quay.io:443", "http://quay.io/v2/", "http://b/", "https://a@quay.io/", "*", "http:///", "x"]),
     st.sampled_from(["HTTP/1.1"] * 4 + ["HTTP/1.0", "HTTP/2.0", "HTTP/1.1 ", "http/1.1"]),
 )
@@ -43,6 +45,8 @@ def test_what_passes_is_read_alike_by_mitmproxy_and_by_h11(head: bytes) -> None:
         return
     request = http1.read_request_head(head.removesuffix(END_OF_HEAD).split(b"\r\n"))
     validate_headers(request)
+    if request.data.method == b"CONNECT" and "host" not in request.headers:
+        return  # a deviation: old clients send none with a CONNECT
     other = h11.Connection(h11.SERVER)
     other.receive_data(head)
     event = other.next_event()
