@@ -171,7 +171,7 @@ TABLE = (*PATHS, *START_LINES, *HOSTS, *LENGTHS, *FIELDS, *KEPT)
 @pytest.fixture(scope="module")
 def target(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """Yield one proxy for all cases: nothing that they do may change it."""
-    with lab.proxy(tmp_path_factory.mktemp("hostile")) as proxy:
+    with lab.proxy(tmp_path_factory.mktemp("hostile"), {"NOT_FOUND_TIME": "60s"}) as proxy:
         yield Target(lab, proxy)
         assert "Traceback" not in proxy.log
         assert "crashed" not in proxy.log

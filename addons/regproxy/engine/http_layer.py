@@ -65,6 +65,14 @@ def door(request: http.Request) -> Door | None:
     return _doors.get(request)
 
 
+_ended_by_client: weakref.WeakSet[http.HTTPFlow] = weakref.WeakSet()
+
+
+def is_ended_by_client(each: flow.Flow) -> bool:
+    """Whether it was the client whose request broke off, or was none: its error says nothing of the registry."""
+    return each in _ended_by_client
+
+
 def enter_by(request: http.Request, entrance: Door) -> None:
     """Say by which door a request comes after all."""
     _doors[request] = entrance
@@ -151,10 +159,18 @@ class RegistryStream(HttpStream):
         self.flow.live = False
         yield commands.CloseConnection(self.context.client)
 
+    def check_killed(self, emit_error_hook: bool) -> layer.CommandGenerator[bool]:
+        """Note that it is the client's error which waits for the hook to end."""
+        if any(isinstance(each, RequestProtocolError) for each in self._paused_event_queue):
+            _ended_by_client.add(self.flow)
+        return (yield from super().check_killed(emit_error_hook))
+
     def handle_protocol_error(
         self, event: RequestProtocolError | ResponseProtocolError
     ) -> Generator[commands.Command, Any, None]:
         """Tell the client of a registry that this cannot be had in the words of registries: mitmproxy's are HTML."""
+        if isinstance(event, RequestProtocolError):
+            _ended_by_client.add(self.flow)
         status = event.code.http_status_code()
         is_unanswered = self.server_state in (self.state_uninitialized, self.state_wait_for_response_headers)
         steps = super().handle_protocol_error(event)

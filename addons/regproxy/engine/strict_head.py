@@ -116,6 +116,8 @@ def _fault_of_host(head: _Head) -> str | None:
     authority = head.target if head.method == "CONNECT" else (absolute and absolute[1])
     if not authority and not head.target.startswith("/"):
         return "the target is neither a path nor the URL of http or https"
+    if head.method == "CONNECT" and re.search(r":[0-9]{1,5}$", head.target) is None:
+        return "the target of a CONNECT is host and port"
     try:
         named = {parse_authority(text)[0] for text in (*hosts, *([authority] if authority else []))}
     except ValueError as error:

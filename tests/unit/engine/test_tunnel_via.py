@@ -10,7 +10,7 @@ from mitmproxy.proxy.layers import TCPLayer
 from mitmproxy.test import taddons
 
 from regproxy.engine.connect_layer import (
-    HEAD_LIMIT_BYTES,
+    CONNECT_LIMIT_BYTES,
     ConnectLayer,
     RegistryConnectHook,
     Tunnel,
@@ -92,7 +92,7 @@ def test_its_yes_opens_the_tunnel(opts: options.Options, cut: int, early: bytes,
     [
         (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", b"refused the tunnel (407)"),
         (b"SSH-2.0\r\n\r\n", b"refused the tunnel (no HTTP)"),
-        (b"x" * (HEAD_LIMIT_BYTES + 1), b"refused the tunnel (no HTTP)"),
+        (b"x" * (CONNECT_LIMIT_BYTES + 1), b"refused the tunnel (no HTTP)"),
     ],
 )
 def test_its_no_is_502(opts: options.Options, answer: bytes, words: bytes) -> None:
