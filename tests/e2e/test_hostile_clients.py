@@ -246,7 +246,7 @@ class TestBodies:
             pytest.param("-5\r\nhello\r\n0\r\n\r\n", id="a size below zero"),
             pytest.param("5\nhello\n0\n\n", id="bare LFs"),
             pytest.param("5\r\nhelloX\r\n0\r\n\r\n", id="a chunk that is longer than it says"),
-            pytest.param("f" * 17 + "\r\nhello\r\n0\r\n\r\n", id="a size of 68 bits"),
+            pytest.param("f" * 21 + "\r\nhello\r\n0\r\n\r\n", id="a size of 84 bits"),
             pytest.param("\r\n5\r\nhello\r\n0\r\n\r\n", id="an empty size"),
             pytest.param("5\r\nhello\r\n0\r\nX: y\r\n\r\n", id="trailers"),
             pytest.param("0\r\nContent-Length: 60\r\n\r\n", id="a length among the trailers"),
