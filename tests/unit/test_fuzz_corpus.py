@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from fuzz.targets import TARGETS
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 CORPUS = Path(__file__).parents[2] / "fuzz" / "corpus"
@@ -25,6 +25,7 @@ def test_every_corpus_has_its_target() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))
+@settings(deadline=None)
 @given(st.binary(max_size=200) | st.text(max_size=100).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_no_bytes_fail(name: str, data: bytes) -> None:
     """The same with inputs that Hypothesis thinks of."""

@@ -17,7 +17,6 @@ from regproxy.engine.authority import Authority
 from regproxy.engine.certificates import Certificates
 from regproxy.engine.client_tls import InterceptedTlsLayer
 from regproxy.engine.connect_layer import (
-    CONNECT_LIMIT_BYTES,
     ConnectLayer,
     ConnectRequest,
     Intercept,
@@ -27,6 +26,7 @@ from regproxy.engine.connect_layer import (
     Verdict,
 )
 from regproxy.engine.http_layer import RegistryHttpLayer
+from regproxy.engine.request_head import CONNECT_LIMIT_BYTES
 from unit.engine.layer_driver import LayerDriver, new_context
 from unit.engine.tls_pair import TlsClient
 

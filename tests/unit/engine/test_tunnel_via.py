@@ -10,7 +10,6 @@ from mitmproxy.proxy.layers import TCPLayer
 from mitmproxy.test import taddons
 
 from regproxy.engine.connect_layer import (
-    CONNECT_LIMIT_BYTES,
     ConnectLayer,
     RegistryConnectHook,
     Tunnel,
@@ -18,6 +17,7 @@ from regproxy.engine.connect_layer import (
     Via,
     connect_head,
 )
+from regproxy.engine.request_head import CONNECT_LIMIT_BYTES
 from unit.engine.layer_driver import LayerDriver, new_context
 
 PROXY = ("192.0.2.20", 3128)
