@@ -1,6 +1,6 @@
 # Every target sets up what it needs; nothing has to be installed before.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-clients test-container test-setup golden fuzz bench check lint format lock clean
+.PHONY: help serve test test-clients test-container test-setup test-hostile golden fuzz bench check lint format lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -44,6 +44,11 @@ test-setup: ## Run every set-up script in throw-away roots, also those that make
 	@scripts/test-packages
 	-@scripts/test-packages containerd:containerd dockerd:docker.io podman:podman
 	@$(BIN)/python -m pytest -m "slow or not slow" tests/e2e/setup $(ARGS)
+
+test-hostile: ## Hostile clients, also those that make test leaves out: slow ones, deaf ones, 2,000 idle ones
+	@scripts/bootstrap dev
+	@scripts/test-packages
+	@$(BIN)/python -m pytest -m "slow or not slow" tests/e2e/test_hostile_clients.py tests/e2e/test_hostile_connections.py $(ARGS)
 
 golden: ## Renew the texts of tests/golden after a wanted change; look at the difference
 	@scripts/bootstrap dev

@@ -21,7 +21,7 @@ _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _START = re.compile(rb"([A-Z][A-Z-]{0,30}) ([!\"$-\[\]-~]+) HTTP/([0-9]\.[0-9])")
 # The blanks are taken for good, as in `request_head`.
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*+([!-~\x80-\xff](?:[ \t!-~\x80-\xff]*[!-~\x80-\xff])?+)?+[ \t]*+")
-_ABSOLUTE = re.compile(r"https?://([^/?@]+)(?:[/?].*)?", re.IGNORECASE)
+_ABSOLUTE = re.compile(r"https?://([^/?@]+)(?:/.*)?", re.IGNORECASE)
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,17}")  # more would be an exabyte
 
 ABOUT_THE_CONNECTION = frozenset({"keep-alive", "proxy-connection", "te", "trailer", "upgrade", "http2-settings"})
