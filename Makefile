@@ -1,6 +1,6 @@
 # Every target sets up what it needs; nothing has to be installed before.
 .DEFAULT_GOAL := help
-.PHONY: help serve soak test test-clients test-container test-setup test-hostile crash golden screenshot bench check audit sbom lint format lock clean
+.PHONY: help serve soak test test-clients test-container test-setup test-hostile crash golden fuzz screenshot bench check audit sbom lint format lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -51,9 +51,11 @@ test-setup: ## Run every set-up script in throw-away roots, also those that make
 	-@scripts/test-packages containerd:containerd dockerd:docker.io podman:podman
 	@$(BIN)/python -m pytest -m "slow or not slow" tests/e2e/setup $(ARGS)
 
-test-hostile: ## Play every case of docs/hostile-upstreams.md in every place, also those that make test leaves out
+test-hostile: ## Every case of docs/hostile-upstreams.md and docs/hostile-clients.md, also those that make test leaves out
 	@scripts/bootstrap dev
-	@$(BIN)/python -m pytest -m "slow or not slow" tests/e2e/test_hostile_upstreams.py $(ARGS)
+	@scripts/test-packages
+	@$(BIN)/python -m pytest -m "slow or not slow" tests/e2e/test_hostile_upstreams.py \
+		tests/e2e/test_hostile_clients.py tests/e2e/test_hostile_connections.py $(ARGS)
 
 golden: ## Renew tests/golden and docs/conformance.md after a wanted change; look at the difference
 	@scripts/bootstrap dev
@@ -74,6 +76,10 @@ screenshot: ## Renew the picture of the dashboard in docs/images
 crash: ## Kill a process with the store 400 times, half of them with files lost as in a power cut
 	@scripts/bootstrap dev
 	@$(BIN)/python -m pytest -s -m slow tests/unit/store/test_crashes.py $(ARGS)
+
+fuzz: ## Fuzz the parsers, FUZZ_SECONDS=60 each; FUZZ_TARGETS="names ranges" selects some
+	@scripts/bootstrap dev
+	@scripts/fuzz
 
 bench: ## Compare with nginx, docker-registry, Squid and mitmdump; ARGS="--quick" for a look
 	@scripts/bootstrap dev

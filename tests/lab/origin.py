@@ -87,6 +87,8 @@ class Origin:
         self._lock = threading.Lock()
         self._script: dict[str, list[Reply | Script]] = {}
         self._requests: list[Request] = []
+        self.heads: list[Mapping[str, str]] = []
+        """All fields of each request, names in lower case, in the order of the log."""
         self._server = TlsServer(address, pki, self._answer)
         self.log = AccessLog(self._recorded)
         """Requests at their arrival; `status` and `body_bytes` change from 0 to what was sent."""
@@ -146,6 +148,7 @@ class Origin:
         )
         with self._lock:
             self._requests.append(request)
+            self.heads.append(head.fields)
             replies = self._script.get(request.path, [_NOT_FOUND])
             reply = replies.pop(0) if len(replies) > 1 else replies[0]
             return reply, len(self._requests) - 1

@@ -11,6 +11,12 @@ from mitmproxy.proxy.layers.tls import ClientTLSLayer
 from OpenSSL import SSL
 
 
+def server_name(tls: SSL.Connection) -> str | None:
+    """Return the name that a client's handshake asked for (RFC 6066 section 3), None when it asked for none."""
+    name = tls.get_servername()
+    return None if name is None else name.decode("ascii", "backslashreplace")
+
+
 def reason_of(error: SSL.Error) -> str:
     """Return OpenSSL's words for an error."""
     entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
@@ -52,6 +58,7 @@ class InterceptedTlsLayer(ClientTLSLayer):
         self.client_hello_parsed = True
         self.conn.timestamp_tls_setup = time.time()
         self.conn.alpn = self.tls.get_alpn_proto_negotiated()
+        self.conn.sni = server_name(self.tls)
         self.tunnel_state = tunnel.TunnelState.OPEN
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:

@@ -18,16 +18,16 @@ from mitmproxy.proxy.layers import TCPLayer
 from mitmproxy.proxy.layers.http import HTTPMode
 from OpenSSL import SSL
 
-from regproxy.engine.client_tls import InterceptedTlsLayer
+from regproxy.engine.client_tls import InterceptedTlsLayer, server_name
 from regproxy.engine.http_layer import RegistryHttpLayer
+from regproxy.engine.request_head import CONNECT_LIMIT_BYTES, END_OF_HEAD
+from regproxy.engine.strict_head import Fault, find_fault
 from regproxy.engine.warm import WarmReads
 from regproxy.engine.warm_connection import CONNECT_ANSWER, CONNECT_START
+from regproxy.oci.names import names
 from regproxy.oci.wording import shown
 
 logger = logging.getLogger(__name__)
-
-HEAD_LIMIT_BYTES = 16 * 1024
-"""A CONNECT head is a few hundred bytes; nginx allows 32 KiB of headers, Go's servers 1 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +131,14 @@ class ConnectLayer(layer.Layer):
             yield from self._refuse(400, "this is an HTTP proxy, and what came is not an HTTP request")
             return
         head, end_of_head, rest = self._received.partition(b"\r\n\r\n")
-        if not end_of_head:
-            if len(self._received) > HEAD_LIMIT_BYTES:
-                yield from self._refuse(431, f"the request's head is larger than {HEAD_LIMIT_BYTES} bytes")
+        if len(head) > CONNECT_LIMIT_BYTES:
+            yield from self._refuse(431, f"the request's head is larger than {CONNECT_LIMIT_BYTES} bytes")
             return
-        try:
-            request = http1.read_request_head(bytes(head).split(b"\r\n"))
-        except ValueError as error:
-            yield from self._refuse(400, f"the CONNECT request cannot be read: {error}")
+        if not end_of_head:
+            return
+        request = _read_connect(bytes(head))
+        if isinstance(request, Fault):
+            yield from self._refuse(request.status, request.reason)
             return
         self._received = bytearray(rest)
         connect = ConnectRequest(self.context.client, _host_as_written(request), request.port, request)
@@ -223,7 +223,7 @@ class ConnectLayer(layer.Layer):
     def _read_via_answer(self) -> layer.CommandGenerator[None]:
         head, end_of_head, early = bytes(self._via_answer).partition(b"\r\n\r\n")
         status = head.split(b"\r\n")[0].split(b" ")[1:2]
-        if not end_of_head and len(head) <= HEAD_LIMIT_BYTES:
+        if not end_of_head and len(head) <= CONNECT_LIMIT_BYTES:
             return
         if end_of_head and status and status[0].startswith(b"2"):
             yield from self._establish()
@@ -265,6 +265,16 @@ class ConnectLayer(layer.Layer):
             yield commands.CloseConnection(self.context.client)
 
 
+def _read_connect(head: bytes) -> http.Request | Fault:
+    fault = find_fault(head + END_OF_HEAD)
+    if fault is not None:
+        return fault
+    try:
+        return http1.read_request_head(head.split(b"\r\n"))
+    except ValueError as error:
+        return Fault(400, f"the CONNECT request cannot be read: {error}")
+
+
 def plain_layer(layer_context: context.Context, host: str, port: int) -> layer.Layer:
     """Return the layer of a connection whose CONNECT has been answered, before the first byte behind it."""
     connect_layer = ConnectLayer(layer_context)
@@ -275,9 +285,13 @@ def plain_layer(layer_context: context.Context, host: str, port: int) -> layer.L
 def established_layer(
     layer_context: context.Context, authority: tuple[str, int], tls: SSL.Connection, early: bytes, warm: WarmReads
 ) -> layer.Layer:
-    """Return the layer of a connection with TLS, from which the plaintext `early` has been read."""
+    """Return the layer of a connection with TLS, from which the plaintext `early` has been read.
+
+    What a handshake for another host asks is not answered from the cache: the stack refuses it.
+    """
     layer_context.server.address = authority
-    return _tls_layer(layer_context, InterceptedTlsLayer(layer_context, tls, early), warm)
+    is_for_the_host = names(server_name(tls), authority[0])
+    return _tls_layer(layer_context, InterceptedTlsLayer(layer_context, tls, early), warm if is_for_the_host else None)
 
 
 def door_tls_layer(layer_context: context.Context) -> layer.Layer:

@@ -29,12 +29,14 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
 )
 from mitmproxy.proxy.layers.http._hooks import HttpResponseHeadersHook, HttpResponseHook
-from mitmproxy.proxy.layers.http._http1 import Http1Server, make_error_response
+from mitmproxy.proxy.layers.http._http1 import Http1Server
 
 from regproxy.engine import bodies
 from regproxy.engine.bodies import FileBody, Sent
 from regproxy.engine.client_tls import InterceptedTlsLayer
 from regproxy.engine.request_head import END_OF_HEAD, read_plain_head
+from regproxy.engine.strict_head import ABOUT_THE_CONNECTION, named_by_connection
+from regproxy.engine.strict_server import StrictHttp1Server, refusal
 from regproxy.engine.warm import Asked, WarmReads, answer_or_none, serialised
 from regproxy.oci.errors import ErrorCode, error_body
 
@@ -61,6 +63,14 @@ _doors: weakref.WeakKeyDictionary[http.Request, Door] = weakref.WeakKeyDictionar
 def door(request: http.Request) -> Door | None:
     """Return how the request came in; None when it did not come through our HTTP layer (a replay, a test)."""
     return _doors.get(request)
+
+
+_ended_by_client: weakref.WeakSet[http.HTTPFlow] = weakref.WeakSet()
+
+
+def is_ended_by_client(each: flow.Flow) -> bool:
+    """Whether it was the client whose request broke off, or was none: its error says nothing of the registry."""
+    return each in _ended_by_client
 
 
 def enter_by(request: http.Request, entrance: Door) -> None:
@@ -130,6 +140,7 @@ class RegistryStream(HttpStream):
             )
             yield DropStream(self.stream_id)
             return
+        _drop_hop_by_hop(event.request)
         yield from super().state_wait_for_request_headers(event)
         answered_early = (
             self.client_state == self.state_consume_request_body
@@ -148,10 +159,18 @@ class RegistryStream(HttpStream):
         self.flow.live = False
         yield commands.CloseConnection(self.context.client)
 
+    def check_killed(self, emit_error_hook: bool) -> layer.CommandGenerator[bool]:
+        """Note that it is the client's error which waits for the hook to end."""
+        if any(isinstance(each, RequestProtocolError) for each in self._paused_event_queue):
+            _ended_by_client.add(self.flow)
+        return (yield from super().check_killed(emit_error_hook))
+
     def handle_protocol_error(
         self, event: RequestProtocolError | ResponseProtocolError
     ) -> Generator[commands.Command, Any, None]:
         """Tell the client of a registry that this cannot be had in the words of registries: mitmproxy's are HTML."""
+        if isinstance(event, RequestProtocolError):
+            _ended_by_client.add(self.flow)
         status = event.code.http_status_code()
         is_unanswered = self.server_state in (self.state_uninitialized, self.state_wait_for_response_headers)
         steps = super().handle_protocol_error(event)
@@ -238,6 +257,19 @@ def refusal_of(request: http.Request) -> str | None:
     return None
 
 
+def _drop_hop_by_hop(request: http.Request) -> None:
+    """Take off what is between the client and this proxy; nothing is upgraded here (RFC 9110 section 7.6.1).
+
+    Of `Connection` itself the one option stays that mitmproxy reads, in the one spelling that it knows.
+    """
+    named = named_by_connection(request.headers.get("connection", ""))
+    for name in {"connection", *ABOUT_THE_CONNECTION, *named}.intersection(map(str.lower, request.headers)):
+        del request.headers[name]
+    option = next((each for each in ("close", "keep-alive") if each in named), None)
+    if option is not None:
+        request.headers["connection"] = option
+
+
 class RegistryHttpLayer(HttpLayer):
     """mitmproxy's HTTP layer, whose streams are `RegistryStream`s; between them it answers warm reads by itself."""
 
@@ -248,6 +280,8 @@ class RegistryHttpLayer(HttpLayer):
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Let a client send no more than a head ahead of its answer: mitmproxy has no limit."""
+        if isinstance(event, events.Start):
+            self.connections.setdefault(self.context.client, StrictHttp1Server(self.context.fork()))
         if not self._overflows(event):
             if not (yield from self._answer_warm(event)):
                 yield from super()._handle_event(event)
@@ -259,7 +293,7 @@ class RegistryHttpLayer(HttpLayer):
         assert isinstance(server, Http1Server)
         if server.state == server.read_headers:
             reason = f"the request's head is larger than {HEAD_LIMIT_BYTES} bytes"
-            yield commands.SendData(self.context.client, make_error_response(431, reason))
+            yield commands.SendData(self.context.client, refusal(431, reason))
         yield commands.CloseConnection(self.context.client)
 
     def _answer_warm(self, event: events.Event) -> Generator[commands.Command, Any, bool]:

@@ -5,6 +5,7 @@ server decides how its connections begin. `mode=regular`, as in mitmweb, goes wi
 """
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -15,6 +16,7 @@ from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.mode_servers import AsyncioServerInstance, ProxyConnectionHandler
 
 from regproxy.engine.connect_layer import established_layer, plain_layer
+from regproxy.engine.connection_count import ConnectionCount, ConnectionLimits
 from regproxy.engine.warm_connection import HandedOver, Reception, WarmConnection
 
 MODE = "registry"
@@ -48,6 +50,33 @@ class FrontDoor:
     name = "registry-front-door"
 
     reception: Reception | None = None
+    count = ConnectionCount(ConnectionLimits(0, 0))
+
+
+class CountedConnection(WarmConnection):
+    """A connection that may be one too many. Once handed over, it is the handler's end that counts."""
+
+    def __init__(
+        self, count: ConnectionCount, reception: Reception, hand_over: Callable[[asyncio.Transport, HandedOver], None]
+    ) -> None:
+        super().__init__(reception, hand_over)
+        self._count = count
+        self._is_counted = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, or refuse."""
+        super().connection_made(transport)
+        refused = self._count.begin(self._client_ip)
+        self._is_counted = refused is None
+        if refused is not None:
+            self._transport.write(refused)
+            self._finish()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        super().connection_lost(exc)
+        if self._is_counted:
+            self._count.end(self._client_ip)
 
 
 class RegistryInstance(AsyncioServerInstance[RegistryMode]):
@@ -59,7 +88,7 @@ class RegistryInstance(AsyncioServerInstance[RegistryMode]):
 
     async def listen(self, host: str, port: int) -> list[asyncio.Server]:  # type: ignore[override]
         """Open the port; 0 takes a free one, the same for IPv4 and IPv6."""
-        begin = partial(WarmConnection, self._reception, self.hand_over)
+        begin = partial(CountedConnection, self._front_door.count, self._reception, self.hand_over)
         server = asyncio.get_running_loop().create_server(begin, host, port or get_free_port(), backlog=BACKLOG)
         return [await server]
 
@@ -75,10 +104,15 @@ class RegistryInstance(AsyncioServerInstance[RegistryMode]):
         )
 
     @property
-    def _reception(self) -> Reception:
+    def _front_door(self) -> FrontDoor:
         front_door: FrontDoor = ctx.master.addons.get(FrontDoor.name)
-        assert front_door.reception is not None
-        return front_door.reception
+        return front_door
+
+    @property
+    def _reception(self) -> Reception:
+        reception = self._front_door.reception
+        assert reception is not None
+        return reception
 
     def hand_over(self, transport: asyncio.Transport, handed_over: HandedOver) -> None:
         """Let mitmproxy go on with a connection."""
@@ -92,7 +126,11 @@ class RegistryInstance(AsyncioServerInstance[RegistryMode]):
 
     async def _go_on(self, handed_over: HandedOver, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Do what mitmproxy's `handle_stream` does, from where the connection stands."""
-        handler = ProxyConnectionHandler(ctx.master, reader, writer, ctx.options, self.mode)
-        handler.layer = self._layer(handler.layer.context, handed_over)
-        with self.manager.register_connection(handler.client.id, handler):
-            await handler.handle_client()
+        peername = writer.get_extra_info("peername")
+        try:
+            handler = ProxyConnectionHandler(ctx.master, reader, writer, ctx.options, self.mode)
+            handler.layer = self._layer(handler.layer.context, handed_over)
+            with self.manager.register_connection(handler.client.id, handler):
+                await handler.handle_client()
+        finally:
+            self._front_door.count.end(peername[0] if peername else "")

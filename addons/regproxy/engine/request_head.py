@@ -7,10 +7,17 @@ of RFC 9112 and says None to the rest.
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
-from regproxy.oci.names import normalise_host
+from regproxy.oci.names import normalise_host, parse_authority
 
 END_OF_HEAD = b"\r\n\r\n"
+
+CONNECT_LIMIT_BYTES = 16 * 1024
+"""A CONNECT head is a few hundred bytes; nginx allows 32 KiB of headers, Go's servers 1 MiB."""
+
+MAX_FIELDS = 100
+"""Clients send about ten. Every look for a field passes all of them: 60,000 empty ones would take seconds."""
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 # The blanks are taken for good (`*+`): tried in every way, 64 KiB of them would take some ten seconds.
@@ -60,14 +67,19 @@ def read_plain_head(head: bytes) -> RequestHead | None:
     if names.count("host") != 1 or not _NOT_PLAIN.isdisjoint(names):
         return None
     read = RequestHead(asked[1].decode(), asked[2].decode(), fields)
+    if _host_of(read.field("host") or "") is None:
+        return None
     options = [value.lower() for value in read.values("connection")]
     return read if all(option in {"keep-alive", "close"} for option in options) else None
 
 
 def read_plain_connect(head: bytes) -> tuple[str, int] | None:
-    """Read normalised host and port of a CONNECT; None unless it is a plain one without a login."""
+    """Read normalised host and port of a CONNECT; None unless it is a plain one without a login.
+
+    A Host that names another host is left to mitmproxy, whose way refuses it.
+    """
     start, *lines = head.split(b"\r\n")
-    asked = _CONNECT.fullmatch(start)
+    asked = _CONNECT.fullmatch(start) if len(head) <= CONNECT_LIMIT_BYTES else None
     fields = _plain_fields(lines)
     if asked is None or fields is None or not _NOT_PLAIN.isdisjoint(name for name, _ in fields):
         return None
@@ -75,10 +87,24 @@ def read_plain_connect(head: bytes) -> tuple[str, int] | None:
         host, port = normalise_host(asked[1].decode()), int(asked[2])
     except ValueError:
         return None
+    hosts = [value for name, value in fields if name == "host"]
+    if len(hosts) > 1 or any(_host_of(value) != host for value in hosts):
+        return None
     return (host, port) if 1 <= port <= 65535 else None
 
 
+@lru_cache(maxsize=1024)
+def _host_of(field: str) -> str | None:
+    """Return the host that a Host field names, in normal form; None when it names none."""
+    try:
+        return parse_authority(field)[0]
+    except ValueError:
+        return None
+
+
 def _plain_fields(lines: list[bytes]) -> tuple[tuple[str, str], ...] | None:
+    if len(lines) > MAX_FIELDS:
+        return None
     fields = []
     for line in lines:
         match = _FIELD.fullmatch(line)

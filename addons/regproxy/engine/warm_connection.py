@@ -20,9 +20,10 @@ from mitmproxy.net.tls import starts_like_tls_record
 from OpenSSL import SSL
 
 from regproxy.engine.bodies import FileBody, Sent
-from regproxy.engine.client_tls import reason_of
+from regproxy.engine.client_tls import reason_of, server_name
 from regproxy.engine.request_head import END_OF_HEAD, read_plain_connect, read_plain_head
 from regproxy.engine.warm import Asked, WarmAnswer, WarmReads, answer_or_none, serialised
+from regproxy.oci.names import names
 
 logger = logging.getLogger(__name__)
 
@@ -174,6 +175,9 @@ class WarmConnection(asyncio.BufferedProtocol):
         except SSL.Error as error:
             self._tell_failed_handshake(error)
             self._finish()
+            return
+        if not names(server_name(self._tls), self._authority[0]):
+            self._hand_requests_over()
             return
         self._receive = self._read_requests
         self._wait_until(self._loop.time() + self._reception.head_timeout_s)
@@ -339,8 +343,7 @@ class WarmConnection(asyncio.BufferedProtocol):
 
     @property
     def _client_ip(self) -> str:
-        peername = self._transport.get_extra_info("peername")
-        return peername[0] if peername else ""
+        return str((self._transport.get_extra_info("peername") or ("",))[0])
 
 
 def _ignore(_data: bytes) -> None:

@@ -94,6 +94,7 @@ type Endpoint = Ping | Blob | Manifest | BlobUpload | Tags | Referrers | Catalog
 # Slashes and backslashes that only appear after decoding, and NUL: no name, tag or digest holds one, and storage
 # back ends disagree about what they mean.
 _HIDDEN_SEPARATOR = re.compile(r"[/\\\x00]")
+_DECODINGS = 3
 _UPLOAD_METHODS = frozenset({"POST", "PATCH"})
 
 
@@ -115,6 +116,7 @@ def parse_endpoint(method: str, target: str) -> Endpoint:
         case ["v2", *rest]:
             return _parse_v2(method, rest, path)
         case _:
+            _refuse_hidden_api(path)
             return Other(path)
 
 
@@ -172,6 +174,8 @@ def _other(segments: Sequence[str], path: str) -> Other:
             raise EndpointError(ErrorCode.DIGEST_INVALID, f"digest {shown('/'.join(segments[index + 1 :]))} is invalid")
         if segment == "manifests":
             raise EndpointError(ErrorCode.MANIFEST_INVALID, f"tag {shown('/'.join(segments[index + 1 :]))} is invalid")
+    if segments[-1] == "" and _parse_end(segments[:-1]) is not None:
+        raise EndpointError(ErrorCode.NAME_INVALID, f"path {shown(path)} ends with a slash")
     return Other(path)
 
 
@@ -187,6 +191,16 @@ def _refuse_dot_segments(segments: Sequence[str], path: str) -> None:
         parts = _HIDDEN_SEPARATOR.split(segment)
         if "\0" in segment or "." in parts or ".." in parts:
             raise EndpointError(ErrorCode.NAME_INVALID, f"path {shown(path)} has dot segments or NUL")
+
+
+def _refuse_hidden_api(path: str) -> None:
+    """Refuse what a server that decodes twice, or merges slashes, takes for the API: it would pass by every rule."""
+    decoded = path
+    for _ in range(_DECODINGS):
+        decoded = _decode_once(decoded)
+    first = next((part for part in re.split(r"[/\\;]+", decoded) if part), "")
+    if first.lower() == "v2":
+        raise EndpointError(ErrorCode.NAME_INVALID, f"path {shown(path)} hides a path of the registry API")
 
 
 def _name(components: Sequence[str]) -> str:

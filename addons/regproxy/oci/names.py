@@ -101,6 +101,16 @@ def parse_authority(text: str) -> tuple[str, int | None]:
     return normalise_host(match["host"]), port
 
 
+def names(authority: str | None, host: str) -> bool:
+    """Whether `host` or `host:port` from a client means a host in normal form; None contradicts nothing."""
+    if authority is None:
+        return True
+    try:
+        return parse_authority(authority)[0] == host
+    except ValueError:
+        return False
+
+
 def normalise_host(text: str) -> str:
     """Return the one spelling of a host name or IP address, so that equal hosts compare equal.
 

@@ -101,6 +101,13 @@ def parse_count(text: str) -> int:
     return int(stripped)
 
 
+def parse_number(text: str) -> int:
+    """Return a number from 0 to 999,999,999."""
+    if not re.fullmatch(r"[0-9]{1,9}", text.strip()):
+        raise ValueError("not a number from 0 to 999999999")
+    return int(text.strip())
+
+
 def parse_old_cache(text: str) -> OldCache:
     """Return what becomes of a predecessor's cache."""
     try:

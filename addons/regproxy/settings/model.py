@@ -151,6 +151,10 @@ class Settings:
     client_header_timeout_s: float
     """Longest time for a request head to arrive."""
     keepalive_timeout_s: float
+    max_connections: int
+    """Of clients; 0 is as many as files can be opened for."""
+    max_connections_per_client: int
+    """From one address; 0 is no limit."""
     """Longest time a client's connection may stay without a request."""
     proxy_connect_timeout_s: float
     """Longest time to connect to an upstream."""

@@ -7,6 +7,7 @@ The names and defaults are those of rpardini/docker-registry-proxy 0.7.0 where i
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from regproxy.settings.limits import LIMITS
 from regproxy.settings.obsolete import OBSOLETE
 from regproxy.settings.setting import Setting
 
@@ -256,43 +257,7 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         meaning="What opens the admin API, `Authorization: Bearer`; at least 16 characters",
     ),
     Setting(variable="ADMIN_HOSTS", meaning="Names of the proxy by which the admin API may be asked for; a list"),
-    Setting(variable="SEND_TIMEOUT", default="60s", meaning="Longest pause between two writes to a client"),
-    Setting(
-        variable="CLIENT_BODY_TIMEOUT",
-        default="60s",
-        meaning="Longest pause between two reads of a request body",
-    ),
-    Setting(
-        variable="CLIENT_HEADER_TIMEOUT",
-        default="60s",
-        meaning="Longest time for a head to arrive: of a CONNECT, a TLS handshake, a request",
-    ),
-    Setting(
-        variable="KEEPALIVE_TIMEOUT",
-        default="300s",
-        meaning="How long a client's connection may stay without a request",
-    ),
-    Setting(variable="PROXY_CONNECT_TIMEOUT", default="60s", meaning="Longest time to connect to an upstream"),
-    Setting(
-        variable="PROXY_SEND_TIMEOUT",
-        default="60s",
-        meaning="Longest pause between two writes to an upstream",
-    ),
-    Setting(
-        variable="PROXY_READ_TIMEOUT",
-        default="60s",
-        meaning="Longest pause between two reads from an upstream; the answer to a push has at least 900 s",
-    ),
-    Setting(
-        variable="PROXY_CONNECT_CONNECT_TIMEOUT",
-        default="60s",
-        meaning="Longest time to connect for a tunnel to other hosts",
-    ),
-    Setting(
-        variable="PROXY_CONNECT_READ_TIMEOUT",
-        default="60s",
-        meaning="Longest silence in a tunnel to other hosts",
-    ),
+    *LIMITS,
     Setting(
         variable="COMPAT",
         default="rpardini",

@@ -30,7 +30,7 @@ from regproxy.engine.http_layer import Door, RegistryHttpLayer, door
 from regproxy.engine.warm_connection import CONNECT_START
 from regproxy.oci.endpoint import EndpointError, parse_endpoint
 from regproxy.oci.errors import ErrorCode
-from regproxy.oci.names import Registry, normalise_host, parse_authority
+from regproxy.oci.names import Registry, names, normalise_host
 from regproxy.origin.resolver import AddressForbiddenError, AddressRule, is_listed, is_own_port, resolve
 from regproxy.policy.addresses import connect_forbidden_reason
 from regproxy.policy.image_rules import may_use
@@ -45,6 +45,7 @@ from regproxy.stack.client_rules import STRANGER
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import Exchange, begin
 
+_WITHOUT_BODY = ("GET", "HEAD", "OPTIONS")
 _TLS_HANDSHAKE = 0x16  # RFC 8446 section 5.1
 _HTTP_METHOD_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
@@ -66,7 +67,8 @@ class Interception:
         layers = nextlayer.context.layers
         if nextlayer.layer is not None or len(layers) != 1 or not isinstance(layers[0], modes.HttpProxy):
             return
-        start = nextlayer.data_client()[: len(CONNECT_START)]
+        # Before a request may stand an empty line (RFC 9112 section 2.2); a CONNECT is not looked for behind one.
+        start = nextlayer.data_client().removeprefix(b"\r\n")[: len(CONNECT_START)]
         if not start:
             return
         # A head may come in pieces. What cannot be a request either is refused by the same layer.
@@ -169,17 +171,17 @@ class Interception:
         if known is None:
             return
         registry, plain_http = known
-        if not names_host(flow.request.host_header, registry):
-            flow.response = oci_error(
-                421, ErrorCode.UNSUPPORTED, f"the Host field names another host than the connection to {registry}"
-            )
-            return
+        for what, named in (("Host field", flow.request.host_header), ("TLS handshake", flow.client_conn.sni)):
+            if not names(named, registry.host):
+                reason = f"the {what} names another host than the connection to {registry}"
+                flow.response = oci_error(421, ErrorCode.UNSUPPORTED, reason)
+                return
         try:
             endpoint = parse_endpoint(flow.request.method, flow.request.path)
         except EndpointError as error:
             flow.response = oci_error(400, error.code, str(error))
             return
-        if flow.request.method in ("GET", "HEAD") and has_body(flow.request):
+        if flow.request.method in _WITHOUT_BODY and has_body(flow.request):
             # RFC 9110 section 9.3.1: content in a GET has no defined meaning, and is how requests are smuggled past a
             # cache.
             flow.response = oci_error(400, ErrorCode.UNSUPPORTED, "a GET or HEAD request must not have a body")
@@ -210,15 +212,6 @@ def _literal_reason(host: str) -> str | None:
         return connect_forbidden_reason(str(ipaddress.ip_address(host)))
     except ValueError:
         return None
-
-
-def names_host(host_field: str | None, registry: Registry) -> bool:
-    """Whether a Host field names the registry that the connection leads to; without one there is no contradiction."""
-    try:
-        host, _ = parse_authority(host_field or str(registry))
-    except ValueError:
-        return False
-    return host == registry.host
 
 
 def has_body(request: http.Request) -> bool:

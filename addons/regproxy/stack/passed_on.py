@@ -8,6 +8,7 @@ import weakref
 
 from mitmproxy import http
 
+from regproxy.engine.http_layer import is_ended_by_client
 from regproxy.oci.errors import ErrorCode
 from regproxy.origin.circuits import Admission
 from regproxy.origin.errors import UpstreamUnavailable
@@ -65,7 +66,7 @@ class PassedOn:
     def error(self, flow: http.HTTPFlow) -> None:
         """Note that the host cannot be reached. What fails later may be the client's doing."""
         admission, exchange = self._admitted.pop(flow, None), exchange_of(flow)
-        if admission is None or exchange is None or flow.error is None:
+        if admission is None or exchange is None or flow.error is None or is_ended_by_client(flow):
             return
         if flow.server_conn.timestamp_tcp_setup is None and flow.client_conn.timestamp_end is None:
             admission.failed(f"{exchange.scheme}://{exchange.registry} cannot be reached: {flow.error.msg}")

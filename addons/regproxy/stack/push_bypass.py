@@ -11,7 +11,9 @@ from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, exchange_of, unanswered
 from regproxy.store.errors import StoreError
 
+READS = frozenset({"GET", "HEAD", "OPTIONS"})
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+"""No registry needs another method, and some would do harm: TRACE shows the client the login that it was sent with."""
 
 
 class PushBypass:
@@ -33,13 +35,16 @@ class PushBypass:
             )
         elif asks_what_to_push(flow.request.method, exchange.endpoint) and self._may_push(flow.request):
             exchange.cache_status = CacheStatus.BYPASS
-        elif flow.request.method not in WRITES:
+        elif flow.request.method in READS:
             return
-        elif self._may_push(flow.request) or _is_token_request(flow.request, exchange):
+        elif flow.request.method in WRITES and self._may_write(flow.request, exchange):
             exchange.cache_status = CacheStatus.BYPASS
             flow.request.stream = True
         else:
             flow.response = plain_text(405, f"{flow.request.method} method is not allowed")
+
+    def _may_write(self, request: http.Request, exchange: Exchange) -> bool:
+        return self._may_push(request) or _is_token_request(request, exchange)
 
     def _may_push(self, request: http.Request) -> bool:
         """Whether writes of this client are allowed; asked before the operator's credentials are added."""

@@ -20,6 +20,7 @@ from mitmproxy.utils import asyncio_utils
 
 from regproxy.engine.authority import AuthorityError
 from regproxy.engine.certificates import Certificates
+from regproxy.engine.connection_count import ConnectionCount, ConnectionLimits, limits_of_this_process
 from regproxy.engine.lean_addons import remove_unused_addons
 from regproxy.engine.registry_mode import MODE, FrontDoor
 from regproxy.engine.sender import BodySender
@@ -144,6 +145,8 @@ class Startup:
 
     def _open_front_door(self, settings: Settings) -> None:
         self._front_door.reception = self.reception(settings)
+        wanted = ConnectionLimits(settings.max_connections, settings.max_connections_per_client)
+        self._front_door.count = ConnectionCount(limits_of_this_process(wanted))
         ctx.options.update(mode=[MODE])
 
     def reception(self, settings: Settings) -> Reception:

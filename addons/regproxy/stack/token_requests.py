@@ -27,7 +27,7 @@ from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, opened_by, trace_of, unanswered
 from regproxy.stack.manifests import REVALIDATION_LIMIT_S
 from regproxy.stack.stale_logins import may_go_on
-from regproxy.stack.upstream_requests import url
+from regproxy.stack.upstream_requests import sendable, url
 
 OWN_TOKEN_LIFETIME_S = 60
 """What the token specification has for a server that says nothing: after an outage real tokens are soon asked for."""
@@ -127,9 +127,9 @@ def asks_for_token(method: str, endpoint: Endpoint, target: str) -> bool:
 
 def _request(flow: http.HTTPFlow, exchange: Exchange) -> UpstreamRequest:
     fields: dict[str, str | None] = {
-        "Accept": ", ".join(flow.request.headers.get_all("accept")),
+        "Accept": sendable(", ".join(flow.request.headers.get_all("accept"))),
         "Authorization": exchange.authorization,
-        "User-Agent": flow.request.headers.get("user-agent"),
+        "User-Agent": sendable(flow.request.headers.get("user-agent", "")),
     }
     target = url(exchange, flow.request.path)
     return UpstreamRequest(

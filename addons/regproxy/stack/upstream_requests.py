@@ -18,9 +18,9 @@ def content_request(method: str, flow: http.HTTPFlow, exchange: Exchange, endpoi
 def read_request(method: str, flow: http.HTTPFlow, exchange: Exchange, name: str, target: str) -> UpstreamRequest:
     """Ask the registry for something of the repository `name`, as `content_request`; `target` is path and query."""
     fields: dict[str, str | None] = {
-        "Accept": ", ".join(flow.request.headers.get_all("accept")),
+        "Accept": sendable(", ".join(flow.request.headers.get_all("accept"))),
         "Authorization": _own_authorization(exchange),
-        "User-Agent": flow.request.headers.get("user-agent"),
+        "User-Agent": sendable(flow.request.headers.get("user-agent", "")),
     }
     access = Access(name)
     return UpstreamRequest(
@@ -40,7 +40,7 @@ def ping_request(flow: http.HTTPFlow, exchange: Exchange, *, takes_tokens: bool)
     """Ask the registry whether it is there, and whether the client, or else the proxy, may come in."""
     fields: dict[str, str | None] = {
         "Authorization": _own_authorization(exchange),
-        "User-Agent": flow.request.headers.get("user-agent"),
+        "User-Agent": sendable(flow.request.headers.get("user-agent", "")),
     }
     return UpstreamRequest(
         flow.request.method,
@@ -51,6 +51,12 @@ def ping_request(flow: http.HTTPFlow, exchange: Exchange, *, takes_tokens: bool)
         opened_by=opened_by(exchange),
         is_drill=exchange.drill is not None,
     )
+
+
+def sendable(value: str) -> str:
+    """Return a field's value as aiohttp takes it: it raises for bytes that are no UTF-8 and for control characters."""
+    text = value.encode("utf-8", "replace").decode()
+    return "".join(character if character >= " " and character != "\x7f" else " " for character in text)
 
 
 def _own_authorization(exchange: Exchange) -> str | None:

@@ -11,7 +11,7 @@ from regproxy.engine.bodies import FileBody, Sent
 from regproxy.engine.request_head import RequestHead
 from regproxy.engine.warm import Asked, WarmAnswer
 from regproxy.oci.endpoint import Blob, EndpointError, Manifest, Ping, build_path, parse_endpoint
-from regproxy.oci.names import HTTPS_PORT
+from regproxy.oci.names import HTTPS_PORT, names
 from regproxy.policy.image_rules import may_use
 from regproxy.policy.mirror import is_api, is_api_root
 from regproxy.policy.tiers import request_class
@@ -22,7 +22,7 @@ from regproxy.stack.blob_cache import BlobCache
 from regproxy.stack.client_rules import ClientRules
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange
-from regproxy.stack.interception import Interception, names_host
+from regproxy.stack.interception import Interception
 from regproxy.stack.manifest_cache import ManifestCache
 from regproxy.stack.mirror_door import API_ROOT_BODY, API_ROOT_FIELDS, MirrorDoor, mirror_fields
 from regproxy.stack.ping import RegistryPing
@@ -68,7 +68,7 @@ class WarmReads:
         if not asked.host:
             return self._mirrored(asked)
         known = self._interception.registry_at(asked.host, asked.port)
-        if known is None or not names_host(asked.head.field("host"), known[0]):
+        if known is None or not names(asked.head.field("host"), known[0].host):
             return None
         try:
             endpoint = parse_endpoint(asked.head.method, asked.head.target)

@@ -17,7 +17,6 @@ from regproxy.engine.authority import Authority
 from regproxy.engine.certificates import Certificates
 from regproxy.engine.client_tls import InterceptedTlsLayer
 from regproxy.engine.connect_layer import (
-    HEAD_LIMIT_BYTES,
     ConnectLayer,
     ConnectRequest,
     Intercept,
@@ -27,6 +26,7 @@ from regproxy.engine.connect_layer import (
     Verdict,
 )
 from regproxy.engine.http_layer import RegistryHttpLayer
+from regproxy.engine.request_head import CONNECT_LIMIT_BYTES
 from unit.engine.layer_driver import LayerDriver, new_context
 from unit.engine.tls_pair import TlsClient
 
@@ -177,7 +177,7 @@ async def test_a_head_without_end_is_refused(opts: options.Options) -> None:
     connecting = Connecting(opts, Intercept())
 
     connecting.driver.receive(b"CONNECT quay.io:443 HTTP/1.1\r\nX: ")
-    connecting.driver.receive(b"x" * HEAD_LIMIT_BYTES)
+    connecting.driver.receive(b"x" * CONNECT_LIMIT_BYTES)
 
     assert connecting.driver.sent.startswith(b"HTTP/1.1 431 ")
     assert connecting.driver.closed

@@ -124,7 +124,8 @@ async def test_the_door_is_known_when_an_addon_is_asked(
         refuse(flow)
 
     exchange = Exchange(opts, mode, on_headers=on_headers)
-    exchange.driver.receive(b"GET " + target + b" HTTP/1.1\r\nHost: proxy.lan:3128\r\n\r\n")
+    host = b"quay.io" if b"quay.io" in target else b"proxy.lan:3128"
+    exchange.driver.receive(b"GET " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
 
     assert doors == [expected]
 

@@ -95,6 +95,9 @@ def test_a_connection_stays_unless_the_client_says_close(option: str) -> None:
         pytest.param(GET, id="no Host"),
         pytest.param(PLAIN + b"\r\nHost: quay.io", id="two Hosts"),
         pytest.param(PLAIN + b"\r\nhOST: evil.example", id="two Hosts in another case"),
+        pytest.param(PLAIN.replace(b"quay.io", b"quay.io/x"), id="a Host with a path"),
+        pytest.param(PLAIN.replace(b"quay.io", b""), id="an empty Host"),
+        pytest.param(PLAIN + b"\r\nX: y" * 100, id="more than a hundred fields"),
         pytest.param(PLAIN + b"\r\nContent-Length: 0", id="Content-Length"),
         pytest.param(PLAIN + b"\r\ncontent-length: 5", id="Content-Length in lower case"),
         pytest.param(PLAIN + b"\r\nTransfer-Encoding: chunked", id="Transfer-Encoding"),
@@ -231,7 +234,10 @@ def test_a_hostile_head_takes_no_time(value: bytes) -> None:
         ("CONNECT quay.io:443 HTTP/1.1\r\n folded", None),
         ("CONNECT quay.io:443 HTTP/1.1\r\nX : y", None),
         ("CONNECT quay.io:443 HTTP/1.1\nX: y", None),
-        ("CONNECT quay.io:443 HTTP/1.1\r\nX: y\r\nHost: other\r\nHost: b", ("quay.io", 443)),
+        ("CONNECT quay.io:443 HTTP/1.1\r\nX: y\r\nHost: Quay.IO.", ("quay.io", 443)),
+        ("CONNECT quay.io:443 HTTP/1.1\r\nHost: quay.io\r\nHost: quay.io", None),
+        ("CONNECT quay.io:443 HTTP/1.1\r\nHost: ghcr.io:443", None),
+        ("CONNECT quay.io:443 HTTP/1.1\r\nHost: a/b", None),
     ],
 )
 def test_a_plain_connect(start: str, expected: tuple[str, int] | None) -> None:

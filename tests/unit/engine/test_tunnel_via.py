@@ -10,7 +10,6 @@ from mitmproxy.proxy.layers import TCPLayer
 from mitmproxy.test import taddons
 
 from regproxy.engine.connect_layer import (
-    HEAD_LIMIT_BYTES,
     ConnectLayer,
     RegistryConnectHook,
     Tunnel,
@@ -18,6 +17,7 @@ from regproxy.engine.connect_layer import (
     Via,
     connect_head,
 )
+from regproxy.engine.request_head import CONNECT_LIMIT_BYTES
 from unit.engine.layer_driver import LayerDriver, new_context
 
 PROXY = ("192.0.2.20", 3128)
@@ -92,7 +92,7 @@ def test_its_yes_opens_the_tunnel(opts: options.Options, cut: int, early: bytes,
     [
         (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", b"refused the tunnel (407)"),
         (b"SSH-2.0\r\n\r\n", b"refused the tunnel (no HTTP)"),
-        (b"x" * (HEAD_LIMIT_BYTES + 1), b"refused the tunnel (no HTTP)"),
+        (b"x" * (CONNECT_LIMIT_BYTES + 1), b"refused the tunnel (no HTTP)"),
     ],
 )
 def test_its_no_is_502(opts: options.Options, answer: bytes, words: bytes) -> None:

@@ -88,6 +88,8 @@ class TestWrites:
             ("PATCH", "/v2/a/blobs/uploads/1", False, True),
             ("POST", "/token", False, False),
             ("PUT", "/token", False, True),
+            ("TRACE", "/v2/a/manifests/b", True, True),
+            ("PROPFIND", "/token", True, True),
         ],
     )
     async def test_writes_pass_if_they_are_allowed(
