@@ -15,6 +15,7 @@ from regproxy.origin.callers import OPERATOR_PREFIX
 from regproxy.origin.quota import KnownQuota
 from regproxy.policy.breaker import Circuit, Closed, HalfOpen, Open
 from regproxy.policy.quota import Quota
+from regproxy.policy.readiness import State
 from regproxy.stack.core import Core
 from regproxy.stack.metric_families import Families, by_label
 from regproxy.stack.version import VERSION
@@ -59,6 +60,8 @@ class StoreMetrics:
             "outage_readiness_images", "Images in use, by how they would do in an outage", "mostrecent", "state"
         )
         # A counter that begins with its first event shows Prometheus no increase.
+        for state in State:
+            self._readiness.labels(state.value)
         for outcome in Outcome:
             self._ingests.labels(outcome.value)
         for reason in Reason:
