@@ -19,7 +19,7 @@ with warnings.catch_warnings():
 
 pytestmark = pytest.mark.e2e
 
-OPERATIONS = 12
+OPERATIONS = 17
 
 
 @pytest.fixture(scope="module")

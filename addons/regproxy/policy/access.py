@@ -19,6 +19,10 @@ from regproxy.policy.openers import OpenedBy
 
 NEVER_S = 0.0
 
+IMPORTED_S = 1.0
+"""When a repository answered the operator that he imported himself: long ago, so that the registry is asked first, but
+not never, so that what he brought is read while it does not answer."""
+
 
 class PrivateImages(StrEnum):
     """What becomes of content that only some clients may read at its registry."""
