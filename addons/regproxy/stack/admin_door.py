@@ -41,6 +41,11 @@ class AdminDoor:
         self._api = Api(core, recent)
         self._document = openapi(self._api.routes, PREFIX)
 
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """All that can be asked."""
+        return self._api.routes
+
     def running(self) -> None:
         """Keep the pins up to date."""
         if self._core.ready:

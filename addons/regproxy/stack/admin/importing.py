@@ -109,9 +109,11 @@ class Imports:
         registry, _ = registry_of(self._core.settings, target)
         if name is None or not isinstance(digest, Digest):
             raise RequestError(400, f"{target} is no manifest: name it as registry/name@digest")
-        if not is_manifest_media_type(media_type) or declared_media_type(body) not in (None, media_type):
-            said = declared_media_type(body)
-            raise RequestError(400, f"{shown(media_type)} is no type of a manifest, or it says {said} of itself")
+        if not is_manifest_media_type(media_type):
+            raise RequestError(400, f"media_type={shown(media_type)} is no manifest's")
+        said = declared_media_type(body) or media_type
+        if said != media_type:
+            raise RequestError(400, f"media_type={media_type}, but the manifest says {shown(said)}")
         named = references(body)
         self._require(named)
         try:
