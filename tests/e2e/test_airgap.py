@@ -141,7 +141,7 @@ class TestAnAirGap:
 
 class TestLayoutsOfOthers:
     def test_a_layout_of_skopeo_is_imported_by_a_name(
-        self, lab: Lab, offline: Proxy, build_image: MakeImage, tmp_path: Path, tools: Skopeo
+        self, offline: Proxy, build_image: MakeImage, tmp_path: Path, tools: Skopeo
     ) -> None:
         """Its tag alone says no registry; with two images in it one has to be chosen."""
         image = build_image()
@@ -157,7 +157,7 @@ class TestLayoutsOfOthers:
         assert pull(offline, "team/skopeo", "1")[0].header("Docker-Content-Digest") == image.digest
 
     def test_an_archive_of_podmans_is_imported(
-        self, lab: Lab, offline: Proxy, build_image: MakeImage, tmp_path: Path, tools: Skopeo
+        self, offline: Proxy, build_image: MakeImage, tmp_path: Path, tools: Skopeo
     ) -> None:
         """`podman save --format oci-archive` writes as skopeo does: with a full name, none has to be given."""
         image, name = build_image(), f"{REGISTRY}/team/podman:1"
@@ -186,14 +186,14 @@ class TestLayoutsOfOthers:
         assert answer.header("Docker-Content-Digest") == image.digest
 
 
-def wrong_blob(layout: Path, layer: Path) -> None:
+def wrong_blob(_: Path, layer: Path) -> None:
     """Change a byte of a layer."""
     content = bytearray(layer.read_bytes())
     content[len(content) // 2] ^= 1
     layer.write_bytes(content)
 
 
-def missing_blob(layout: Path, layer: Path) -> None:
+def missing_blob(_: Path, layer: Path) -> None:
     """Take a layer away."""
     layer.unlink()
 
@@ -204,7 +204,7 @@ def linked_blob(layout: Path, layer: Path) -> None:
     layer.symlink_to(layout / "elsewhere")
 
 
-def climbing_digest(layout: Path, layer: Path) -> None:
+def climbing_digest(layout: Path, _: Path) -> None:
     """Let the index name a file elsewhere."""
     text = (layout / "index.json").read_text()
     index = json.loads(text)
@@ -212,7 +212,7 @@ def climbing_digest(layout: Path, layer: Path) -> None:
     (layout / "index.json").write_text(json.dumps(index))
 
 
-def huge_manifest(layout: Path, layer: Path) -> None:
+def huge_manifest(layout: Path, _: Path) -> None:
     """Let the manifest be larger than a manifest may be."""
     digest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
     os.truncate(layout / "blobs" / digest.replace(":", "/"), 1 << 40)

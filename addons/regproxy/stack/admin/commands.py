@@ -7,7 +7,8 @@ mitmdump has no prompt, and mitmweb asks for its password.
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 from urllib.parse import urlencode
 
 from mitmproxy import command
@@ -21,6 +22,11 @@ from regproxy.store.errors import StoreError
 logger = logging.getLogger(__name__)
 
 
+def _command(name: str) -> Callable[[Callable[..., str]], Callable[..., str]]:
+    """Mark a command; mitmproxy's own decorator has no types."""
+    return cast(Callable[[Callable[..., str]], Callable[..., str]], command.command(name))
+
+
 class AdminCommands:
     """The addon that mitmproxy finds the commands in."""
 
@@ -30,37 +36,37 @@ class AdminCommands:
         self._core = core
         self._routes: Mapping[str, Route] = {route.name: route for route in routes}
 
-    @command.command("registry.status")
+    @_command("registry.status")
     def status(self) -> str:
         """Show what the proxy does now."""
         return self._start("status", "status")
 
-    @command.command("registry.why")
+    @_command("registry.why")
     def why(self, subject: str) -> str:
         """Show why an answer was as it was: an image, a digest, or the id of a request."""
         return self._start("why", f"why {subject}", subject=subject)
 
-    @command.command("registry.purge")
+    @_command("registry.purge")
     def purge(self, target: str) -> str:
         """Remove an image, a repository, a registry or a digest from the cache."""
         return self._start("purge", f"purge {target}", target=target)
 
-    @command.command("registry.pin")
+    @_command("registry.pin")
     def pin(self, target: str) -> str:
         """Never evict a target."""
         return self._start("pin", f"pin {target}", target=target)
 
-    @command.command("registry.unpin")
+    @_command("registry.unpin")
     def unpin(self, target: str) -> str:
         """Evict a target again when its time comes."""
         return self._start("unpin", f"unpin {target}", target=target)
 
-    @command.command("registry.warm")
+    @_command("registry.warm")
     def warm(self, image: str) -> str:
         """Pull an image into the cache before it is needed."""
         return self._start("warm", f"warm {image}", target=image)
 
-    @command.command("registry.verify")
+    @_command("registry.verify")
     def verify(self) -> str:
         """Hash all that is stored anew; what is wrong is removed."""
         return self._start("verify", "verify")
