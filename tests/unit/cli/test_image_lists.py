@@ -1,5 +1,7 @@
 """Which images lists, Kubernetes manifests and compose files need."""
 
+from collections.abc import Mapping
+
 import pytest
 import yaml
 from hypothesis import given
@@ -10,7 +12,7 @@ from regproxy.cli.image_lists import Compose, compose_images, kubernetes_images,
 POD = {"containers": [{"name": "a", "image": "quay.io/team/app:1"}]}
 
 
-def template(kind: str, spec: dict[str, object]) -> dict[str, object]:
+def template(kind: str, spec: Mapping[str, object]) -> dict[str, object]:
     return {"apiVersion": "v1", "kind": kind, "metadata": {"name": "x"}, "spec": {"template": {"spec": spec}}}
 
 
