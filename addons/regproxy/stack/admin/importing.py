@@ -177,6 +177,9 @@ class Imports:
     async def _open(self, repository: Repository, digests: list[Digest]) -> None:
         """Note that a repository has these, by the operator's word."""
         access = self._core.store.access
+        if await access.challenge(repository.registry) is None:
+            # A registry that has never answered: its pulls begin with `/v2/`, and no login is wanted for what is here.
+            access.challenged(repository.registry, "")
         for digest in filter(self._core.store.holds, digests):
             known = await access.known(repository, NOBODY, digest)
             access.bind(repository, digest, Given.TO_OPERATOR)
