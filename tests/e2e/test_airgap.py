@@ -1,9 +1,11 @@
 """Export and import: images go to a proxy that reaches no registry, and real clients pull them there."""
 
+import hashlib
 import json
 import os
 import tarfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,6 +14,7 @@ import pytest
 from e2e.test_admin import ACCEPT, API, REGISTRY, ask, pull
 from e2e.test_admin_command import run
 from lab.fixtures import MakeImage, StartProxy
+from lab.image import MANIFEST, Image
 from lab.lab import Lab
 from lab.proxy import Proxy
 from lab.skopeo import Skopeo, hash_files
@@ -44,6 +47,21 @@ def names_of(directory: Path) -> list[str]:
     """Return what a layout's images are called."""
     index = json.loads((directory / "index.json").read_text())
     return [each.get("annotations", {}).get("org.opencontainers.image.ref.name", "") for each in index["manifests"]]
+
+
+def about(image: Image, subject: str) -> Image:
+    """Return an image that says that it is about another one, in its layout."""
+    manifest = {
+        **json.loads(image.read(image.digest)),
+        "subject": {"digest": subject, "mediaType": MANIFEST, "size": 1},
+    }
+    body = json.dumps(manifest).encode()
+    changed = replace(image, digest=f"sha256:{hashlib.sha256(body).hexdigest()}")
+    changed.file(changed.digest).write_bytes(body)
+    index = json.loads((image.layout / "index.json").read_text())
+    index["manifests"][0] |= {"digest": changed.digest, "size": len(body)}
+    (image.layout / "index.json").write_text(json.dumps(index))
+    return changed
 
 
 class TestAnAirGap:
@@ -116,6 +134,26 @@ class TestAnAirGap:
         run(offline, "import", str(output))
         stored = {each["image"]: each["complete"] for each in ask(offline, "GET", "/images")["images"]}
         assert stored == dict.fromkeys(names, True)
+
+    def test_signatures_go_with_an_image(
+        self, lab: Lab, proxy: Proxy, offline: Proxy, build_image: MakeImage, tmp_path: Path
+    ) -> None:
+        """One that names it as its subject, and one by cosign's tag, if they are stored."""
+        image, name = build_image(), f"{REGISTRY}/team/signed:1"
+        lab.push(image, "team/signed", "1")
+        signature = about(build_image("signature"), image.digest)
+        lab.push(signature, "team/signed", "signature")
+        tag = image.digest.replace(":", "-") + ".sig"
+        cosigns = build_image("cosign's")
+        lab.push(cosigns, "team/signed", tag)
+        for reference in (signature.digest, tag, "1"):
+            pull(proxy, "team/signed", reference)
+
+        run(proxy, "export", name, "-o", str(tmp_path / "out"))
+        assert sorted(names_of(tmp_path / "out")) == sorted(["", name, f"{REGISTRY}/team/signed:{tag}"])
+        run(offline, "import", str(tmp_path / "out"))
+        assert pull(offline, "team/signed", tag)[0].header("Docker-Content-Digest") == cosigns.digest
+        assert pull(offline, "team/signed", signature.digest)[0].body == signature.read(signature.digest)
 
     def test_the_registry_has_the_last_word_where_it_is_reached(
         self, lab: Lab, start_proxy: StartProxy, proxy: Proxy, build_image: MakeImage, tmp_path: Path

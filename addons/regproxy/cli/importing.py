@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from regproxy.cli.api import Api, ApiError
+from regproxy.cli.image_lists import with_tag
 from regproxy.cli.layout_index import Entry, closure_of, read_index, referrers_of
 from regproxy.cli.layouts import Layout, LayoutError, blob_name
 from regproxy.oci.digest import Digest
@@ -56,7 +57,7 @@ def plan(layout: Layout, name: str | None, reference: str | None) -> list[Import
         there = ", ".join(entry.names[-1] if entry.names else str(entry.digest) for entry in roots)
         raise LayoutError(f"--name is for one image, and there are several: choose with --ref one of {there}")
     if name is not None:
-        return [_with_referrers(layout, entries, name, roots[0])]
+        return [_with_referrers(layout, entries, with_tag(name), roots[0])]
     nameless = [entry.names[0] for entry in roots if entry.full_name is None]
     if nameless:
         raise LayoutError(

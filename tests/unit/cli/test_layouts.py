@@ -214,6 +214,8 @@ class TestIndexes:
         assert about == [digest_of(signature), digest_of(of_signature)]
         (renamed,) = plan(layout, "localhost:5000/new:3", "two")
         assert (renamed.repository, renamed.referrers) == ("localhost:5000/new", ())
+        (untagged,) = plan(layout, "alpine", "two")
+        assert (untagged.name, untagged.repository) == ("alpine:latest", "alpine")
         with pytest.raises(LayoutError, match="two: no registry"):
             plan(layout, None, None)
         with pytest.raises(LayoutError, match="several"):
