@@ -38,6 +38,7 @@ from regproxy.engine.certificates import Certificates
 from regproxy.engine.registry_mode import FrontDoor
 from regproxy.engine.sender import BodySender
 from regproxy.stack.access_log import AccessLog
+from regproxy.stack.admin.commands import AdminCommands
 from regproxy.stack.admin_door import AdminDoor
 from regproxy.stack.auth_injector import AuthInjector
 from regproxy.stack.blob_cache import BlobCache
@@ -79,6 +80,7 @@ _statistics = Statistics(_core)
 _recent = RecentRequests()
 _drilling = Drilling(_core)
 _log = AccessLog(_core, [_metrics.count, _statistics.count, _recent.note, Pulls(_core).note, _drilling.count])
+_admin = AdminDoor(_core, _recent)
 _warm_reads = WarmReads(_core, _interception, _ping, _manifests, _blobs, log=_log, mirror_door=_mirror_door)
 _front_door = FrontDoor()
 
@@ -90,7 +92,8 @@ addons = [
     _login,
     _interception,
     _mirror_door,
-    AdminDoor(_core, _recent),
+    _admin,
+    AdminCommands(_core, _admin.routes),
     MetricsPage(_metrics),
     Dashboard(_core, _statistics),
     SetupResponder(_core),

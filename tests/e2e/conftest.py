@@ -16,6 +16,7 @@ from lab.http_client import error_pages
 from lab.image import Image, make_image
 from lab.lab import Lab
 from lab.origin import Origin
+from lab.own_pages import own_pages
 from lab.proxy import Proxy
 from lab.secrets import files_with_secrets, secrets_in
 from lab.skopeo import Skopeo
@@ -33,6 +34,7 @@ def starting(lab: Lab, directory: Path) -> Iterator[StartProxy]:
         return proxy.start() if start else proxy
 
     yield start_one
+    said = [(path, page) for started in proxies for path, page in own_pages(started)]
     for started in proxies:
         started.close()
         sys.stdout.write(started.log)
@@ -40,6 +42,7 @@ def starting(lab: Lab, directory: Path) -> Iterator[StartProxy]:
     left = [f"its log: {found}" for started in proxies if (found := secrets_in(started.log.encode()))]
     left += files_with_secrets(started.cache_directory for started in proxies)
     left += [f"an error page: {found}" for page in error_pages if (found := secrets_in(page))]
+    left += [f"its page {path}: {found}" for path, page in said if (found := secrets_in(page))]
     error_pages.clear()
     assert left == []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.test_admin import REGISTRY, pull
+from e2e.test_admin import REGISTRY, ask, pull
 from lab.fixtures import MakeImage, StartProxy
 from lab.lab import Lab
 from lab.proxy import Proxy
@@ -19,7 +19,7 @@ COMMAND = Path(__file__).parents[2] / "scripts" / "registry-proxy"
 TOKEN = "sixteen-characters-or-more"
 
 
-def run(proxy: Proxy, *arguments: str, code: int = 0, stdout: bool = False, **environ: str) -> str:
+def run(proxy: Proxy, *arguments: str, code: int = 0, stdout: bool = False, stdin: str = "", **environ: str) -> str:
     """Run it against a proxy, and return what it printed, or said when it failed; AssertionError for another code."""
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
@@ -31,7 +31,13 @@ def run(proxy: Proxy, *arguments: str, code: int = 0, stdout: bool = False, **en
         **environ,
     }
     done = subprocess.run(
-        [str(COMMAND), *arguments], env=environment, capture_output=True, text=True, check=False, timeout=60
+        [str(COMMAND), *arguments],
+        env=environment,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 or stdout else done.stderr
@@ -113,7 +119,51 @@ def test_what_cannot_be_warmed_is_said(lab: Lab, proxy: Proxy, build_image: Make
         proxy, "warm", "--json", f"{REGISTRY}/team/two:latest", "--platform", "linux/vax", code=1, stdout=True
     )
     assert "linux/amd64, linux/arm64" in json.loads(lacking)["images"][0]["error"]
-    assert "none of REGISTRIES" in run(proxy, "warm", "unknown.example/a:1", code=1)
+    strange = run(proxy, "warm", "--json", "unknown.example/a:1", f"{REGISTRY}/team/two:latest", code=1, stdout=True)
+    told = {each["image"]: each for each in json.loads(strange)["images"]}
+    assert "none of REGISTRIES" in told["unknown.example/a:1"]["error"]
+    assert told[f"{REGISTRY}/team/two:latest"]["state"] == "done"
+
+
+def test_what_a_cluster_and_a_compose_file_need_is_warmed(
+    lab: Lab, proxy: Proxy, build_image: MakeImage, tmp_path: Path
+) -> None:
+    """Manifests come from standard input, as kubectl prints them; a service that is built is said."""
+    for name in ("team/pod", "team/init", "team/service"):
+        lab.push(build_image(name), name)
+    pods = f"""
+    apiVersion: v1
+    kind: List
+    items:
+    - kind: Pod
+      spec:
+        containers: [{{name: a, image: "{REGISTRY}/team/pod:latest"}}]
+        initContainers: [{{name: b, image: {REGISTRY}/team/init}}]
+    """
+    (tmp_path / ".env").write_text(f"REGISTRY={REGISTRY}\n")
+    (tmp_path / "compose.yaml").write_text(
+        "services:\n  web: {image: '${REGISTRY}/team/service:${TAG:-latest}'}\n  own: {build: .}\n"
+    )
+
+    warmed = json.loads(run(proxy, "warm", "--json", "--from-kubernetes", "-", stdin=pods))["images"]
+    assert {each["image"] for each in warmed} == {f"{REGISTRY}/team/pod:latest", f"{REGISTRY}/team/init:latest"}
+    compose = run(proxy, "warm", "--json", "--compose", str(tmp_path / "compose.yaml"))
+    assert [each["image"] for each in json.loads(compose)["images"]] == [f"{REGISTRY}/team/service:latest"]
+    complete = {each["repository"] for each in ask(proxy, "GET", "/images")["images"] if each["complete"]}
+    assert complete == {"team/pod", "team/init", "team/service"}
+    assert "no YAML" in run(proxy, "warm", "--from-kubernetes", "-", code=1, stdin="{")
+    assert "say what" in run(proxy, "warm", "--from-kubernetes", "-", code=2)
+
+
+def test_every_command_says_what_it_does(proxy: Proxy) -> None:
+    """The list of commands has each, and each has a sentence and its options."""
+    listed = run(proxy, "--help")
+    for name in ("warm", "export", "import"):
+        assert name in listed
+        assert "Usage: registry-proxy" in run(proxy, name, "--help")
+    assert "kubectl get pods -A -o yaml" in run(proxy, "warm", "--help")
+    assert "--fetch" in run(proxy, "export", "--help")
+    assert "--name" in run(proxy, "import", "--help")
 
 
 def test_the_token_is_taken_from_the_environment_or_a_file(start_proxy: StartProxy, tmp_path: Path) -> None:

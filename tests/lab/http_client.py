@@ -73,14 +73,16 @@ class DirectRoute:
 class ProxyRoute:
     """CONNECT through a proxy, then TLS with whoever answers there."""
 
-    def __init__(self, proxy: Address, ca_file: Path) -> None:
+    def __init__(self, proxy: Address, ca_file: Path, fields: Mapping[str, str] | None = None) -> None:
         self._proxy = proxy
+        self._fields = dict(fields or {})
+        """Of the CONNECT."""
         self._context = ssl.create_default_context(cafile=str(ca_file))
 
     def connect(self, url: SplitResult) -> http.client.HTTPConnection:
         """Return a connection; OSError when the proxy refuses the CONNECT."""
         connection = http.client.HTTPSConnection(*self._proxy, timeout=_TIMEOUT_S, context=self._context)
-        connection.set_tunnel(url.hostname or "", url.port or 443)
+        connection.set_tunnel(url.hostname or "", url.port or 443, self._fields)
         return connection
 
 

@@ -22,7 +22,7 @@ ROOM_MAY_IMPORT = {
     "origin": {"oci", "policy"},
     "engine": {"oci", "policy"},
     "stack": {"oci", "policy", "settings", "store", "origin", "engine"},
-    "cli": set[str](),
+    "cli": {"oci"},
     ENTRY: {"oci", "policy", "settings", "store", "origin", "engine", "stack"},
     "": set[str](),  # regproxy/__init__.py
 }

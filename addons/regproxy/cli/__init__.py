@@ -1,4 +1,5 @@
 """The command `registry-proxy`: asks the admin API of a running proxy, and shows what it says.
 
-Apart from everything else: it shares no state with the proxy and runs on any machine.
+It shares no state with the proxy and runs on any machine; of the other rooms it knows `oci` only, what names and
+digests look like.
 """

@@ -2,10 +2,11 @@
 
 import json
 import os
-from collections.abc import Mapping
-from http.client import HTTPException
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
@@ -17,6 +18,9 @@ TIMEOUT_S = 120.0
 
 class ApiError(Exception):
     """Nothing came of it; the text says what and what to do about it."""
+
+    status: int | None = None
+    """Of the proxy's answer, if it answered."""
 
 
 def default_url(environ: Mapping[str, str] = os.environ) -> str:
@@ -49,16 +53,31 @@ class Api:
         # The environment's HTTP_PROXY is most likely this very proxy, which does not lead to itself.
         self._opener = build_opener(ProxyHandler({}))
 
-    def ask(self, method: str, path: str, **query: str | None) -> dict[str, Any]:
+    def ask(self, method: str, path: str, body: bytes | None = None, **query: str | None) -> dict[str, Any]:
         """Return an answer; parameters that are None are left out."""
+        with self._asked(method, path, body, query) as response:
+            return _parsed(response.read(), self._url)
+
+    @contextmanager
+    def download(self, path: str, **query: str | None) -> Iterator[BinaryIO]:
+        """Yield what is stored, to be read piece by piece."""
+        with self._asked("GET", path, None, query) as response:
+            yield response
+
+    @contextmanager
+    def _asked(
+        self, method: str, path: str, body: bytes | None, query: Mapping[str, str | None]
+    ) -> Iterator[HTTPResponse]:
         known = {name: value for name, value in query.items() if value is not None}
         url = f"{self._url}{PREFIX}{path}" + (f"?{urlencode(known)}" if known else "")
-        request = Request(url, method=method)  # noqa: S310 - the scheme was looked at
+        request = Request(url, body, method=method)  # noqa: S310 - the scheme was looked at
+        if body is not None:
+            request.add_header("Content-Type", "application/octet-stream")
         if self._token:
             request.add_header("Authorization", f"Bearer {self._token}")
         try:
             with self._opener.open(request, timeout=TIMEOUT_S) as response:
-                return _parsed(response.read(), self._url)
+                yield response
         except HTTPError as error:
             with error:
                 raise self._refused(error) from None
@@ -74,7 +93,9 @@ class Api:
         except (ValueError, KeyError, TypeError, OSError):
             reason = "that is no registry-proxy, or an older one"
         remedy = ": set ADMIN_TOKEN or ADMIN_TOKEN_FILE to the proxy's" if error.code == 401 else ""
-        return ApiError(f"{self._url} answered {error.code}: {reason}{remedy}")
+        refused = ApiError(f"{self._url} answered {error.code}: {reason}{remedy}")
+        refused.status = error.code
+        return refused
 
 
 def _parsed(body: bytes, url: str) -> dict[str, Any]:

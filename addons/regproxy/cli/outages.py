@@ -1,45 +1,84 @@
-"""What the commands about outages show: which images are ready for one, and what came of a drill."""
+"""The commands about outages: readiness and drill."""
 
-from collections.abc import Mapping
-from typing import Any
+import time
+from collections import defaultdict
+from typing import Annotated, Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+import typer
+from rich.console import Console
+from rich.live import Live
 
-from regproxy.cli.render import age
+from regproxy.cli import outage_tables, render
+from regproxy.cli.api import Api
+from regproxy.cli.session import AsJson, api_of, console_of, show
+from regproxy.cli.transfer import warmed
 
-_COLOURS = {"ready": "green", "previous": "yellow", "incomplete": "red"}
-
-
-def readiness(told: Mapping[str, Any]) -> RenderableType:
-    """Show each image and whether it would come from the cache."""
-    images = told["images"]
-    days = f"{told['window_s'] / 86400:g} days"
-    if not images:
-        return Text(f"nothing was pulled within {days}")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("image", "in an outage", "platforms", "missing", "pulled"):
-        table.add_column(column, overflow="fold")
-    for each in images:
-        missing = "" if each["state"] != "incomplete" else f"{each['missing_known'] or 'all of it'}"
-        table.add_row(
-            Text(each["image"]),
-            Text(each["state"], _COLOURS[each["state"]]),
-            Text(", ".join(each["platforms"])),
-            Text(missing),
-            Text(age(each["pulled_age_s"])),
-        )
-    return Group(table, Text(f"{told['ready']} of {len(images)} images that were pulled within {days} are ready"))
+LOOK_S = 1.0
 
 
-def drill(told: Mapping[str, Any]) -> RenderableType:
-    """Show what clients did not get."""
-    head = f"{told['registry']} for {', '.join(told['clients'])}: {told['served']} served, {told['failed']} failed"
-    head += f", {age(told['remaining_s'])} to go" if told["under_way"] else ", over"
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("failed", "client", "answer", "times"):
-        table.add_column(column, overflow="fold")
-    for each in told["failures"]:
-        table.add_row(Text(each["what"], "red"), each["client_ip"], str(each["status"] or "none"), str(each["times"]))
-    return Group(Text(head, "bold"), table) if told["failures"] else Text(head, "bold")
+def readiness(
+    context: typer.Context,
+    target: Annotated[str | None, typer.Argument(help="As for purge; all, when it is left out.")] = None,
+    window: Annotated[
+        str | None, typer.Option(help="What was pulled within: 7d, 12h. Default: READINESS_WINDOW.")
+    ] = None,
+    fill: Annotated[bool, typer.Option("--fill", help="Pull what is missing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Which images that are in use would come from the cache while their registry is away; 1 if one would not."""
+    api = api_of(context)
+    told = api.ask("GET", "/readiness", target=target, window=window)
+    wanting = [each for each in told["images"] if each["state"] == "incomplete"]
+    if fill and wanting:
+        _fill(api, wanting, as_json=as_json)
+        told = api.ask("GET", "/readiness", target=target, window=window)
+    show(told, outage_tables.readiness, as_json=as_json)
+    if told["ready"] < len(told["images"]):
+        raise typer.Exit(1)
+
+
+def _fill(api: Api, wanting: list[Any], *, as_json: bool) -> None:
+    by_platforms: dict[str, list[str]] = defaultdict(list)
+    for each in wanting:
+        by_platforms[",".join(each["platforms"])].append(each["image"])
+    for platforms, images in by_platforms.items():
+        brought = warmed(api, images, platforms or None, quiet=as_json)
+        if not as_json:
+            console_of().print(render.warmed({"images": brought}))
+
+
+def drill(
+    context: typer.Context,
+    registry: Annotated[str, typer.Option(help="The registry that is to be away.")],
+    clients: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--client", help="Who takes part: an address or a network. Without it nobody: what would fail is listed."
+        ),
+    ] = None,
+    duration: Annotated[str, typer.Option("--for", help="For how long: 10m, 90s.")] = "10m",
+    as_json: AsJson = False,
+) -> None:
+    """Let a registry be away for chosen clients, until Ctrl-C, and list what they do not get; 1 if anything."""
+    api = api_of(context)
+    if not clients:
+        told = api.ask("GET", "/readiness", target=registry)
+        show(told, outage_tables.readiness, as_json=as_json)
+        raise typer.Exit(int(told["ready"] < len(told["images"])))
+    begun = api.ask("POST", "/drills", target=registry, clients=",".join(clients), duration=duration)
+    name = max(begun["drills"], key=lambda each: each["remaining_s"])["registry"]
+    try:
+        with Live(console=Console(stderr=True), transient=True, auto_refresh=False) as live:
+            while (drilled := _drill_of(api, name))["under_way"]:
+                if not as_json:
+                    live.update(outage_tables.drill(drilled), refresh=True)
+                time.sleep(LOOK_S)
+    except KeyboardInterrupt:
+        api.ask("DELETE", "/drills", target=registry)
+        drilled = _drill_of(api, name)
+    show(drilled, outage_tables.drill, as_json=as_json)
+    raise typer.Exit(int(drilled["failed"] > 0))
+
+
+def _drill_of(api: Api, registry: str) -> Any:
+    return next(each for each in api.ask("GET", "/drills")["drills"] if each["registry"] == registry)

@@ -196,6 +196,28 @@ def warmed(told: Mapping[str, Any]) -> RenderableType:
     return table
 
 
+def exported(told: Mapping[str, Any]) -> RenderableType:
+    """Show what was exported."""
+    parts: list[RenderableType] = [Text(f"{image['image']}  {image['digest'][:19]}") for image in told["images"]]
+    together = size(sum(each["size_bytes"] for each in told["contents"]))
+    parts.append(Text(f"{len(told['images'])} images, {together}, in {told['output']}", "bold"))
+    return Group(*parts)
+
+
+def not_exported(told: Mapping[str, Any]) -> RenderableType:
+    """Show what is missing."""
+    parts: list[RenderableType] = [
+        Text(f"{each['image']}: {each['digest'] or ''} {each['reason']}", "red") for each in told["missing"]
+    ]
+    return Group(*parts, Text("nothing was written: --fetch brings what is missing first", "bold"))
+
+
+def imported(told: Mapping[str, Any]) -> RenderableType:
+    """Show what was imported."""
+    parts: list[RenderableType] = [Text(f"{image['image']}  {image['digest'][:19]}") for image in told["images"]]
+    return Group(*parts, Text(f"{len(told['images'])} images, {size(told['size_bytes'])}", "bold"))
+
+
 def verification(told: Mapping[str, Any]) -> RenderableType:
     """Show how a verification ended."""
     parts: list[RenderableType] = [Text(f"removed, its digest was wrong: {each}", "red") for each in told["removed"]]

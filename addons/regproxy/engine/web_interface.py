@@ -1,7 +1,7 @@
-"""mitmweb, made fit to stand in a network: a password that is in no process argument, and nothing to act on.
+"""mitmweb, made fit to stand in a network: a password that is in no process argument, and little to act on.
 
 mitmweb can change options, load scripts, replay and edit requests and write files. Here it shows: a request that would
-change anything but the list of flows itself is refused.
+change anything but the list of flows itself is refused, unless it is one of our own commands for the cache.
 """
 
 import logging
@@ -30,6 +30,9 @@ _READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _ALLOWED_CHANGES = frozenset({("POST", "/"), ("POST", "/clear"), ("POST", "/commands/export")})
 """To log in, to empty the list, and to show a flow as a curl command, which mitmweb asks for by POST."""
 
+_OWN_COMMANDS = re.compile(r"/commands/registry\.[a-z]+")
+"""What `stack.admin.commands` has; mitmproxy's own commands write files and change options."""
+
 _HIDDEN_PATHS = re.compile(r"/processes|/executable-icon|/flows/.*/content\.data")
 """What else runs on this machine, and bodies to download: there are none, and mitmweb fails over that."""
 
@@ -53,7 +56,11 @@ class _Acting(tornado.routing.Matcher):
         method = str(request.method)
         if _HIDDEN_PATHS.match(request.path):
             return {}
-        is_allowed = method in _READING_METHODS or (method, request.path) in _ALLOWED_CHANGES
+        is_allowed = (
+            method in _READING_METHODS
+            or (method, request.path) in _ALLOWED_CHANGES
+            or (method == "POST" and _OWN_COMMANDS.fullmatch(request.path) is not None)
+        )
         return None if is_allowed else {}
 
 

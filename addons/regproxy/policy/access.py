@@ -20,7 +20,8 @@ from regproxy.policy.openers import OpenedBy
 NEVER_S = 0.0
 
 LONG_AGO_S = 1.0
-"""The time of an answer whose age is not known: it was given, and is not fresh."""
+"""The time of an answer whose age is not known, or that the operator gave himself by an import: it is not fresh, so the
+registry is asked first, but what was given is read while it does not answer."""
 
 
 class PrivateImages(StrEnum):

@@ -3,6 +3,7 @@
 from mitmproxy import http
 
 from regproxy.engine.http_layer import Door, door
+from regproxy.stack.admin_door import is_admin
 from regproxy.stack.answers import answer, plain_text
 from regproxy.stack.core import Core
 from regproxy.stack.setup_answers import setup_answer
@@ -24,7 +25,7 @@ class SetupResponder:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Answer at once: nothing here needs the request's body."""
-        if flow.response is None and door(flow.request) is Door.OWN:
+        if flow.response is None and door(flow.request) is Door.OWN and not is_admin(flow.request.path):
             flow.response = self._answer(flow.request)
             # With a query it is our own scripts, which look at the CAs and do not take all of them.
             if self._core.ready and flow.request.method == "GET" and flow.request.path == CA_PATH:

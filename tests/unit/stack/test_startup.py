@@ -31,6 +31,7 @@ ORDER = [
     "registry-interception",
     "registry-mirror-door",
     "registry-admin-door",
+    "registry-admin-commands",
     "registry-metrics-page",
     "registry-dashboard",
     "registry-setup-responder",

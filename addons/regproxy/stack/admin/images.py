@@ -26,7 +26,7 @@ class Image:
     digest: Digest
     media_type: str
     checked_at_s: float | None
-    """When the registry last said so; None for one without a tag."""
+    """When the registry last said so; None for one without a tag, and for an imported one of unknown age."""
     previous: Digest | None
     """What the tag meant before."""
     source: Source | None
@@ -123,7 +123,7 @@ def _images(
             tag.tag,
             descriptor.digest,
             descriptor.media_type,
-            tag.record.checked_at_s,
+            tag.record.checked_at_s or None,
             None if previous is None else previous.digest,
             by_place.get((tag.registry, tag.name, descriptor.digest)),
         )

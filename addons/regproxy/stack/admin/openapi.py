@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from regproxy import __version__
-from regproxy.stack.admin.queries import TEXT, Json, Route, record
+from regproxy.stack.admin.queries import LARGEST_BODY_BYTES, TEXT, Json, Route, Schema, record
 
 ERROR = record(error=TEXT)
 
@@ -15,6 +15,16 @@ _REFUSALS = {
     "421": "The Host field names no address of this proxy",
     "503": "The proxy is starting, or its store does not work",
 }
+
+_REFUSALS_OF_CONTENT = {
+    "409": "Not now: someone else brings it, or the upload is elsewhere than this request",
+    "411": "The body has no Content-Length",
+    "413": f"The body is longer than {LARGEST_BODY_BYTES} bytes",
+    "507": "There is no room in the cache",
+}
+
+_CONTENT = "application/octet-stream"
+_BYTES: Schema = {"type": "string", "format": "binary"}
 
 
 def openapi(routes: Iterable[Route], prefix: str) -> dict[str, Json]:
@@ -35,15 +45,17 @@ def openapi(routes: Iterable[Route], prefix: str) -> dict[str, Json]:
 
 
 def _operation(route: Route) -> dict[str, Json]:
-    responses: dict[str, Json] = {"200": {"description": "Done", "content": {"application/json": _media(route.answer)}}}
+    answered = {_CONTENT: _media(_BYTES)} if route.answer is None else {"application/json": _media(route.answer)}
+    responses: dict[str, Json] = {"200": {"description": "Done", "content": {**answered}}}
     error: Json = {"$ref": "#/components/schemas/Error"}
-    for status, words in _REFUSALS.items():
+    for status, words in (_REFUSALS | (_REFUSALS_OF_CONTENT if route.takes_content else {})).items():
         responses[status] = {"description": words, "content": {"application/json": _media(error)}}
     return {
         "operationId": route.name,
         "summary": route.summary,
         "parameters": [parameter.described() for parameter in route.parameters],
         "responses": responses,
+        **({"requestBody": {"content": {_CONTENT: _media(_BYTES)}}} if route.takes_content else {}),
     }
 
 

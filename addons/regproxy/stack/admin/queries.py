@@ -1,7 +1,7 @@
 """What an admin request may say, and how an answer is described: the words of which the routes are made.
 
-Everything that a request says is in its path's query: no body is read. The same descriptions check requests and make
-the OpenAPI document, so that the two cannot differ.
+All that a request says is in its path's query; the body of an upload is content and nothing else. The same
+descriptions check requests and make the OpenAPI document, so that the two cannot differ.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -9,16 +9,21 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 from urllib.parse import parse_qsl
 
+from regproxy.oci.digest import Digest
 from regproxy.oci.wording import shown
 from regproxy.policy.targets import Target
 from regproxy.settings.grammar import parse_duration_s
+from regproxy.store.stored_content import StoredContent
 
 type Json = str | int | float | bool | list[Json] | dict[str, Json] | None
 type Schema = dict[str, Json]
-type Value = str | int | bool | float | Target
-type Kind = Literal["text", "target", "duration", "count", "flag"]
+type Value = str | int | bool | float | Target | Digest
+type Kind = Literal["text", "target", "duration", "count", "flag", "digest"]
 
 _LARGEST_COUNT = 2**53
+
+LARGEST_BODY_BYTES = 4 * 1024 * 1024
+"""Of one request: a manifest, or a piece of a blob. It is in memory while it is taken in."""
 
 
 class RequestError(Exception):
@@ -54,13 +59,11 @@ class Parameter:
             case "duration":
                 return parse_duration_s(text)
             case "count":
-                if not (text.isascii() and text.isdecimal()) or int(text) > _LARGEST_COUNT:
-                    raise ValueError("not a whole number")
-                return int(text)
+                return _count(text)
             case "flag":
-                if text not in ("true", "false"):
-                    raise ValueError("neither true nor false")
-                return text == "true"
+                return _flag(text)
+            case "digest":
+                return Digest.parse(text)
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -75,20 +78,35 @@ class Parameter:
         }
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or int(text) > _LARGEST_COUNT:
+        raise ValueError("not a whole number")
+    return int(text)
+
+
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("neither true nor false")
+    return text == "true"
+
+
 _KINDS: Mapping[Kind, Schema] = {
     "text": {"type": "string"},
     "target": {"type": "string", "minLength": 1, "example": "quay.io/team/app:1.4"},
     "duration": {"type": "string", "example": "30d"},
     "count": {"type": "integer", "minimum": 0, "maximum": _LARGEST_COUNT},
     "flag": {"type": "boolean"},
+    "digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"},
 }
 
 
 class Query:
     """The parameters of one request, checked."""
 
-    def __init__(self, values: Mapping[str, Value]) -> None:
+    def __init__(self, values: Mapping[str, Value], body: bytes = b"") -> None:
         self._values = values
+        self.body = body
+        """What is uploaded."""
 
     def text(self, name: str) -> str:
         """Return a text, empty when it was not given."""
@@ -100,6 +118,12 @@ class Query:
         """Return what is meant."""
         value = self._values.get(name)
         assert value is None or isinstance(value, Target)
+        return value
+
+    def digest(self, name: str) -> Digest:
+        """Return a digest, which has to be among the route's required parameters."""
+        value = self._values[name]
+        assert isinstance(value, Digest)
         return value
 
     def duration_s(self, name: str) -> float | None:
@@ -119,7 +143,8 @@ class Query:
         return self._values.get(name) is True
 
 
-type Handler = Callable[[Query], Awaitable[Json]]
+type Handler = Callable[[Query], Awaitable[Json | StoredContent]]
+"""Content that is returned is closed by the caller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,10 +158,13 @@ class Route:
     """Of the operation."""
     summary: str
     handler: Handler
-    answer: Schema
+    answer: Schema | None
+    """None for content as it is."""
     parameters: tuple[Parameter, ...] = ()
+    takes_content: bool = False
+    """Whether a request has content as its body."""
 
-    def read(self, query_text: str) -> Query:
+    def read(self, query_text: str, body: bytes = b"") -> Query:
         """Check a query. Raises RequestError for what is wrong, unknown, doubled or not there."""
         known = {parameter.name: parameter for parameter in self.parameters}
         try:
@@ -153,7 +181,7 @@ class Route:
         for parameter in self.parameters:
             if parameter.required and parameter.name not in values:
                 raise RequestError(400, f"the parameter {parameter.name} is missing: {parameter.meaning}")
-        return Query(values)
+        return Query(values, body)
 
 
 TEXT: Schema = {"type": "string"}

@@ -2,12 +2,13 @@
 
 import time
 
-from regproxy.stack.admin.drills import DRILLS, begin_drill, end_drill, list_drills
+from regproxy.stack.admin.exporting import EXPORTED, describe_export
 from regproxy.stack.admin.images import IMAGES, list_images, take_stock
+from regproxy.stack.admin.importing import IMPORTED, UPLOADED, Imports
+from regproxy.stack.admin.outages import Outages
 from regproxy.stack.admin.pinning import PIN, PINS, list_pins, pin, unpin
 from regproxy.stack.admin.purging import PURGED, described_purge, plan_purge, purge
 from regproxy.stack.admin.queries import COUNT, Json, Parameter, Query, RequestError, Route, Schema, array, record
-from regproxy.stack.admin.readiness import READINESS, describe_readiness
 from regproxy.stack.admin.status import STATUS, Status
 from regproxy.stack.admin.verifying import VERIFICATION, Verification
 from regproxy.stack.admin.warming import WARMINGS, Warmings
@@ -15,6 +16,7 @@ from regproxy.stack.admin.why import REQUEST, WHY, described_request, explain
 from regproxy.stack.core import Core
 from regproxy.stack.recent_requests import RecentRequests
 from regproxy.store.content import Store
+from regproxy.store.stored_content import StoredContent
 
 LONGEST_WAIT_S = 30.0
 MOST_REQUESTS = 500
@@ -23,6 +25,7 @@ _REQUESTS: Schema = record(newest=COUNT, requests=array(REQUEST))
 """`newest`: the number of the last request, to go on from."""
 
 _TARGET = Parameter("target", "target", "an image, a repository, a registry or a digest")
+_DIGEST = Parameter("digest", "digest", "of the content", required=True)
 _REQUIRED_TARGET = Parameter("target", "target", _TARGET.meaning, required=True)
 
 
@@ -34,7 +37,8 @@ class Api:
         self._status = Status(core, recent)
         self._verification = Verification()
         self._warmings = Warmings(core)
-        self.routes: tuple[Route, ...] = (*self._reading(), *self._steering())
+        self._imports = Imports(core)
+        self.routes: tuple[Route, ...] = (*self._reading(), *self._steering(), *self._moving(), *Outages(core).routes)
 
     @property
     def _store(self) -> Store:
@@ -98,31 +102,76 @@ class Api:
             ),
             Route(
                 method="GET",
-                path="/readiness",
-                name="readiness",
-                summary="Which images that are in use would fail while their registry is away",
-                handler=self._get_readiness,
-                answer=READINESS,
-                parameters=(
-                    _TARGET,
-                    Parameter("window", "duration", "what was pulled within; READINESS_WINDOW without it"),
-                ),
-            ),
-            Route(
-                method="GET",
-                path="/drills",
-                name="listDrills",
-                summary="What came of drills",
-                handler=self._get_drills,
-                answer=DRILLS,
-            ),
-            Route(
-                method="GET",
                 path="/verification",
                 name="verification",
                 summary="How far the last verification is",
                 handler=self._get_verification,
                 answer=VERIFICATION,
+            ),
+        )
+
+    def _moving(self) -> tuple[Route, ...]:
+        return (
+            Route(
+                method="GET",
+                path="/export",
+                name="describeExport",
+                summary="What an image consists of, and what of it is not stored",
+                handler=self._get_export,
+                answer=EXPORTED,
+                parameters=(
+                    Parameter("target", "target", "an image, or a repository with all of its tags", required=True),
+                    Parameter("platforms", "text", "`linux/amd64,linux/arm64`, or `all`; without it what is stored"),
+                ),
+            ),
+            Route(
+                method="GET",
+                path="/content",
+                name="getContent",
+                summary="Stored content as it is",
+                handler=self._get_content,
+                answer=None,
+                parameters=(_DIGEST,),
+            ),
+            Route(
+                method="PUT",
+                path="/content",
+                name="putContent",
+                summary="Bring the next piece of a blob; without a body, how much of it is there",
+                handler=self._put_content,
+                answer=UPLOADED,
+                parameters=(
+                    _DIGEST,
+                    Parameter("size_bytes", "count", "of the whole blob", required=True),
+                    Parameter("offset", "count", "where the piece begins; 0 without it"),
+                ),
+                takes_content=True,
+            ),
+            Route(
+                method="PUT",
+                path="/manifests",
+                name="putManifest",
+                summary="Bring a manifest, when all that it names is there",
+                handler=self._put_manifest,
+                answer=IMPORTED,
+                parameters=(
+                    Parameter("target", "target", "registry/name@digest", required=True),
+                    Parameter("media_type", "text", "of the manifest", required=True),
+                ),
+                takes_content=True,
+            ),
+            Route(
+                method="PUT",
+                path="/tags",
+                name="putTag",
+                summary="Let a tag mean a manifest that was brought, until its registry says otherwise",
+                handler=self._put_tag,
+                answer=IMPORTED,
+                parameters=(
+                    Parameter("target", "target", "registry/name:tag", required=True),
+                    _DIGEST,
+                    Parameter("checked_at", "count", "Unix time when the registry last said so; 0 without it"),
+                ),
             ),
         )
 
@@ -173,28 +222,6 @@ class Api:
             ),
             Route(
                 method="POST",
-                path="/drills",
-                name="drill",
-                summary="Let a registry be away for some clients, and note what they do not get",
-                handler=self._post_drills,
-                answer=DRILLS,
-                parameters=(
-                    Parameter("target", "target", "a registry", required=True),
-                    Parameter("clients", "text", "addresses and networks, parted by commas", required=True),
-                    Parameter("duration", "duration", "for how long", required=True),
-                ),
-            ),
-            Route(
-                method="DELETE",
-                path="/drills",
-                name="endDrill",
-                summary="Let a registry be there again; what came of the drill stays",
-                handler=self._delete_drills,
-                answer=DRILLS,
-                parameters=(Parameter("target", "target", "a registry", required=True),),
-            ),
-            Route(
-                method="POST",
                 path="/verification",
                 name="verify",
                 summary="Hash all that is stored anew; what is wrong is removed",
@@ -224,26 +251,6 @@ class Api:
 
     async def _get_pins(self, _: Query) -> Json:
         return await list_pins(self._store)
-
-    async def _get_readiness(self, query: Query) -> Json:
-        window_s = query.duration_s("window")
-        default_s = self._core.settings.readiness_window_s
-        return await describe_readiness(
-            self._store, default_s if window_s is None else window_s, query.target("target")
-        )
-
-    async def _get_drills(self, _: Query) -> Json:
-        return list_drills(self._core)
-
-    async def _post_drills(self, query: Query) -> Json:
-        target = query.target("target")
-        assert target is not None
-        return begin_drill(self._core, target, query.text("clients"), query.duration_s("duration") or 0.0)
-
-    async def _delete_drills(self, query: Query) -> Json:
-        target = query.target("target")
-        assert target is not None
-        return end_drill(self._core, target)
 
     async def _get_verification(self, _: Query) -> Json:
         return self._verification.described()
@@ -280,3 +287,28 @@ class Api:
     async def _post_verification(self, _: Query) -> Json:
         self._verification.start(self._store)
         return self._verification.described()
+
+    async def _get_export(self, query: Query) -> Json:
+        target = query.target("target")
+        assert target is not None
+        return await describe_export(self._store, target, query.text("platforms"))
+
+    async def _get_content(self, query: Query) -> StoredContent:
+        content = self._store.open_content(query.digest("digest"))
+        if content is None:
+            raise RequestError(404, f"{query.digest('digest')} is not stored")
+        return content
+
+    async def _put_content(self, query: Query) -> Json:
+        place = query.count("size_bytes", 0), query.count("offset", 0)
+        return await self._imports.put_content(query.digest("digest"), *place, query.body)
+
+    async def _put_manifest(self, query: Query) -> Json:
+        target = query.target("target")
+        assert target is not None
+        return await self._imports.put_manifest(target, query.text("media_type"), query.body)
+
+    async def _put_tag(self, query: Query) -> Json:
+        target = query.target("target")
+        assert target is not None
+        return await self._imports.put_tag(target, query.digest("digest"), query.count("checked_at", 0))

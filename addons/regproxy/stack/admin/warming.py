@@ -10,7 +10,6 @@ import platform
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
 
 from mitmproxy.utils import asyncio_utils
 
@@ -18,19 +17,19 @@ from regproxy.oci.digest import Digest
 from regproxy.oci.endpoint import Blob, Manifest, build_path
 from regproxy.oci.media_types import MANIFEST_MEDIA_TYPES
 from regproxy.oci.names import Registry
-from regproxy.oci.references import platforms, references
+from regproxy.oci.references import is_wanted, platforms, references
 from regproxy.origin.blobs import Connections, fill
 from regproxy.origin.errors import UpstreamRefused, UpstreamUnavailable
 from regproxy.origin.request import UpstreamRequest
 from regproxy.policy.access import Repository
 from regproxy.policy.identities import NOBODY
-from regproxy.policy.interception import find_pattern, is_intercepted
 from regproxy.policy.realms import Access
 from regproxy.policy.redirects import Url
 from regproxy.policy.targets import Target
 from regproxy.stack.access import Allowed, FromRegistry, Refused
 from regproxy.stack.access_questions import Reader, Wish
 from regproxy.stack.admin.queries import COUNT, TEXT, Json, RequestError, Schema, array, record
+from regproxy.stack.admin.registries import registry_of
 from regproxy.stack.core import Core
 from regproxy.stack.manifest_answers import Pull, Unobtainable, Wanted, Withheld
 from regproxy.stack.manifests import ManifestSource
@@ -84,7 +83,7 @@ class Warmings:
         """Begin; asking again for one that runs changes nothing. Raises RequestError."""
         if not target.is_image:
             raise RequestError(400, f"{target} is no image: name one tag or digest of a repository")
-        self._scheme(target)
+        registry_of(self._core.settings, target)
         running = self._jobs.get(str(target))
         if running is None or running.state != "running":
             chosen = wanted or f"linux/{_MACHINES.get(platform.machine(), platform.machine())}"
@@ -112,14 +111,6 @@ class Warmings:
             ]
         }
 
-    def _scheme(self, target: Target) -> Literal["http", "https"]:
-        registry = Registry.parse(target.registry or "")
-        patterns = (*self._core.settings.registries, *self._core.settings.mirrored)
-        if not is_intercepted(registry.host, registry.port, patterns):
-            raise RequestError(400, f"{registry} is none of REGISTRIES: nothing of it is stored")
-        pattern = find_pattern(registry.host, registry.port, patterns)
-        return "http" if pattern is not None and pattern.plain_http else "https"
-
     async def _run(self, job: _Job) -> None:
         assert job.target.reference is not None
         try:
@@ -137,7 +128,7 @@ class Warmings:
             raise Unobtainable(f"{job.target.registry} answered {served.status} for {build_path(manifest)}", 502)
         job.stored += 1
         named, found = references(served.body), platforms(served.body)
-        wanted = [digest for digest in named.manifests if _is_wanted(found.get(digest, ""), job.platforms)]
+        wanted = [digest for digest in named.manifests if is_wanted(found.get(digest, ""), job.platforms)]
         if named.manifests and not wanted:
             there = ", ".join(sorted(set(found.values())))
             raise Unobtainable(f"none of {', '.join(sorted(job.platforms))} is in it, but {there}", 404)
@@ -199,8 +190,8 @@ class Warmings:
         )
 
     def _request(self, job: _Job, method: str, endpoint: Blob | Manifest) -> UpstreamRequest:
-        registry = Registry.parse(job.target.registry or "")
-        url = Url(self._scheme(job.target), registry.host, registry.port, build_path(endpoint))
+        registry, scheme = registry_of(self._core.settings, job.target)
+        url = Url(scheme, registry.host, registry.port, build_path(endpoint))
         accept = (("Accept", ", ".join(ACCEPTED)),) if isinstance(endpoint, Manifest) else ()
         return UpstreamRequest(method, url, accept, access=Access(endpoint.name))
 
@@ -212,8 +203,3 @@ def _reader(job: _Job, endpoint: Blob | Manifest) -> Reader:
 
 def _count(job: _Job) -> None:
     job.contents += 1
-
-
-def _is_wanted(found: str, wanted: frozenset[str]) -> bool:
-    """Whether a platform is among those that are wanted; one without a variant stands for all of its variants."""
-    return "all" in wanted or found in wanted or found.rpartition("/")[0] in wanted

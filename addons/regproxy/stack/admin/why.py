@@ -173,12 +173,12 @@ def _last(recent: RecentRequests, target: Target) -> list[Recent]:
 def _explained(image: Image, stock: Stock, settings: Settings, now_s: float) -> dict[str, Json]:
     tier = lifetime_s = None
     fresh = True
-    if image.tag is not None and image.checked_at_s is not None:
+    if image.tag is not None:
         tag, cached = Tag(image.tag), settings.enable_manifest_cache
         chosen = choose_tier(tag, settings.tiers) if cached else None
         tier = "asked each time" if chosen is None else chosen.name
         lifetime_s = tag_lifetime_s(tag, settings.tiers, caching_enabled=cached)
-        fresh = 0 <= now_s - image.checked_at_s < lifetime_s
+        fresh = 0 <= now_s - (image.checked_at_s or 0.0) < lifetime_s
     source = image.source
     return {
         "image": described(image, stock, now_s),
