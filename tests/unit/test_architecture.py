@@ -21,8 +21,9 @@ ROOM_MAY_IMPORT = {
     "store": {"oci", "policy"},
     "origin": {"oci", "policy"},
     "engine": {"oci", "policy"},
-    "stack": {"oci", "policy", "settings", "store", "origin", "engine"},
-    ENTRY: {"oci", "policy", "settings", "store", "origin", "engine", "stack"},
+    "shared": {"oci", "policy", "store"},
+    "stack": {"oci", "policy", "settings", "store", "shared", "origin", "engine"},
+    ENTRY: {"oci", "policy", "settings", "store", "shared", "origin", "engine", "stack"},
     "": set[str](),  # regproxy/__init__.py
 }
 """The other rooms that each room may know."""
@@ -33,6 +34,7 @@ LIBRARY_OWNERS = {
     "diskcache": {"store"},
     "aiohttp": {"origin"},
     "botocore": {"origin"},
+    "obstore": {"shared"},
 }
 """The only rooms that may know these libraries."""
 

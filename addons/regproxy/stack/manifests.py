@@ -84,7 +84,7 @@ class ManifestSource:
         record = await self._record(pull.tag_key)
         if record is None or not is_fresh(record.checked_at_s, pull.lifetime_s, time.time()):
             return await self._asked(pull, record)
-        if await self._core.access.may_read(pull.reader, None if pull.head else record.descriptor.digest):
+        if await self._may_read(pull, record):
             served = await self._recorded(pull, record, CacheStatus.HIT)
             if served is not None:
                 return served
@@ -104,7 +104,26 @@ class ManifestSource:
         """Ask the registry once for everyone who asks the same, with the same authorization, at the same time."""
         # Without an authorization to send a client may still be somebody, who may have more in an outage.
         key = pull.request, pull.accepted, pull.reader.client
-        return await self._flights.run(key, lambda: self._ask(pull, record))
+        return await self._flights.run(key, lambda: self._ask_in_turn(pull, record))
+
+    async def _ask_in_turn(self, pull: Pull, record: TagRecord | None) -> Served:
+        """Let one of several replicas ask, if they share a bucket, and use its answer."""
+        shared = self._core.shared
+        if shared is None or isinstance(pull.manifest.reference, Digest):
+            return await self._ask(pull, record)
+        if pull.lifetime_s <= 0:
+            # Every use asks the registry; what others have stored saves the GET, and stands in in an outage.
+            return await self._ask(pull, record or await shared.tags.newer(pull.tag_key, None))
+        async with shared.tags.turn(pull.tag_key, record, pull.lifetime_s) as turn:
+            newest = turn.record
+            if turn.is_fresh and newest is not None and await self._may_read(pull, newest):
+                served = await self._recorded(pull, newest, CacheStatus.HIT)
+                if served is not None:
+                    return served
+            return await self._ask(pull, newest)
+
+    async def _may_read(self, pull: Pull, record: TagRecord) -> bool:
+        return await self._core.access.may_read(pull.reader, None if pull.head else record.descriptor.digest)
 
     async def _ask(self, pull: Pull, record: TagRecord | None) -> Served:
         fallback = None if record is None else await self._last_good(pull, record)
@@ -179,7 +198,10 @@ class ManifestSource:
         if not isinstance(pull.manifest.reference, Digest):
             try:
                 if await self._is_known_to(pull):
-                    await self._core.store.forget_tag(str(pull.registry), pull.manifest.name, pull.manifest.reference)
+                    tag = str(pull.registry), pull.manifest.name, pull.manifest.reference
+                    await self._core.store.forget_tag(*tag)
+                    if self._core.shared is not None:
+                        await self._core.shared.tags.forget(*tag)
             except StoreError as error:
                 self._core.store_failed(error)
 
@@ -198,6 +220,8 @@ class ManifestSource:
         try:
             await self._core.store.put_content(descriptor.digest, body, descriptor.media_type)
             self._core.store_worked()
+            if self._core.shared is not None:
+                self._core.shared.uploads.add(descriptor.digest, descriptor.media_type)
         except StoreError as error:
             self._core.store_failed(error)
         else:
@@ -220,6 +244,8 @@ class ManifestSource:
             await self._core.store.put_tag_record(pull.tag_key, record)
         except StoreError as error:
             self._core.store_failed(error)
+        if self._core.shared is not None:
+            self._core.shared.tags.remember(pull.tag_key, record)
 
     async def _record(self, key: TagKey) -> TagRecord | None:
         try:
@@ -268,11 +294,11 @@ class ManifestSource:
         """Serve what a record points to. A HEAD needs the record only."""
         if pull.head:
             return of_record(record, status)
-        return of_tag(record, await self._content(record.descriptor.digest), status)
+        return of_tag(record, await self._content(pull, record.descriptor.digest), status)
 
     async def _stored(self, pull: Pull, digest: Digest) -> Served | None:
         """Serve stored content, if the client accepts its media type and may read it. Raises `Withheld`."""
-        stored = await self._content(digest)
+        stored = await self._content(pull, digest)
         served = of_content(pull, digest, stored, CacheStatus.HIT)
         if stored is None or served is None:
             return None
@@ -285,9 +311,12 @@ class ManifestSource:
             case FromRegistry():
                 return None
 
-    async def _content(self, digest: Digest) -> StoredManifest | None:
+    async def _content(self, pull: Pull, digest: Digest) -> StoredManifest | None:
         try:
-            return await self._core.store.manifest(digest)
+            stored = await self._core.store.manifest(digest)
+            if stored is not None or self._core.shared is None:
+                return stored
+            return await self._core.shared.content.manifest(pull.reader.repository, digest)
         except StoreError as error:
             self._core.store_failed(error)
             return None

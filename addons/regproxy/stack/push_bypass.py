@@ -61,6 +61,8 @@ class PushBypass:
                     await self._core.store.forget_tag(str(exchange.registry), name, tag)
                 except StoreError as error:
                     self._core.store_failed(error)
+                if self._core.shared is not None:
+                    await self._core.shared.tags.forget(str(exchange.registry), name, tag)
             case _:
                 pass
 
