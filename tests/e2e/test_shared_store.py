@@ -1,18 +1,29 @@
-"""Two proxies and one bucket, on a real S3 engine: what one has pulled the other need not."""
+"""Two proxies and one bucket, on a real S3 engine: what one has pulled the other need not, and nothing worse happens.
 
+The first proxy and the second one each reach the engine through a relay, which can stall.
+"""
+
+import base64
+import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import obstore
 import pytest
-from obstore.store import S3Store
 
-from lab.fixtures import MakeImage, StartProxy
-from lab.image import MANIFEST, Image
+from lab.fixtures import MakeImage
+from lab.http_client import Response
+from lab.image import MANIFEST, Image, random_chunks
 from lab.lab import Lab
+from lab.origin import Origin, Reply
 from lab.proxy import Proxy
-from lab.registry import Registry
+from lab.registry import PASSWORD, USERNAME
+from lab.relay import Relay
 from lab.seaweed import SECRET_KEY, Seaweed, names_in
 from lab.skopeo import Skopeo, hash_files
 
@@ -20,84 +31,307 @@ pytestmark = pytest.mark.e2e
 
 REGISTRY = "noauth.lab.test"
 STATUS = "X-Docker-Registry-Proxy-Cache-Upstream-Status"
-CACHED_TAGS = {"ENABLE_MANIFEST_CACHE": "true", "MANIFEST_CACHE_DEFAULT_TIME": "1h"}
-LIMIT_S = 30.0
+MIB = 1024 * 1024
+LIMIT_S = 60.0
+TAG_TIME_S = 3
+
+
+@dataclass
+class Pair:
+    """Two replicas, each with its own way to the engine, and the bucket that they share."""
+
+    lab: Lab
+    weed: Seaweed
+    first: Proxy
+    second: Proxy
+    to_first: Relay
+    to_second: Relay
+
+    @property
+    def names(self) -> set[str]:
+        """What is in the bucket."""
+        return set(names_in(self.weed.bucket("shared")))
+
+    def wait_for(self, digests: list[str]) -> None:
+        """Wait until others can use these contents."""
+        wanted = {path("about", digest) for digest in digests}
+        wait_until(lambda: wanted <= self.names)
+
+    def wait_until_sharing(self) -> None:
+        """Wait until the second replica gets what the first one has pulled: after trouble that takes a moment."""
+        deadline_s = time.monotonic() + LIMIT_S
+        for number in count():
+            blob = Blob(self.lab, f"shared/sharing-{time.monotonic_ns()}-{number}", 100)
+            ask(self.first, blob.target)
+            self.wait_for([blob.digest])
+            if ask(self.second, blob.target).header(STATUS) == "HIT":
+                return
+            assert time.monotonic() < deadline_s, "the second replica gets nothing from the first one"
+
+    def overwrite(self, name: str, body: bytes) -> None:
+        """Put something into the bucket by hand."""
+        obstore.put(self.weed.bucket("shared"), name, body)
+
+    def stored(self, digest: str) -> bytes:
+        """Return what the bucket has as a content."""
+        return bytes(obstore.get(self.weed.bucket("shared"), path("content", digest)).bytes())
 
 
 @pytest.fixture(scope="module")
-def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
-    """Start one engine for this file; each test has a bucket of its own."""
-    with Seaweed(tmp_path_factory.mktemp("weed") / "engine") as running:
-        yield running
+def pair(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Start the engine, two relays and two proxies for this file; each test has content of its own."""
+    directory = tmp_path_factory.mktemp("shared")
+    with ExitStack() as cleanup:
+        weed = cleanup.enter_context(Seaweed(directory / "weed"))
+        relays = [cleanup.enter_context(Relay(weed.address)) for _ in range(2)]
+        proxies = [lab.proxy(directory / f"proxy-{n}", settings(weed, relays[n])) for n in range(2)]
+        for proxy in proxies:
+            cleanup.enter_context(proxy)
+        yield Pair(lab, weed, proxies[0], proxies[1], relays[0], relays[1])
+        assert all(SECRET_KEY not in proxy.log for proxy in proxies)
 
 
-class Shared:
-    """The bucket of one test, and the proxies that share it."""
-
-    def __init__(self, weed: Seaweed, start_proxy: StartProxy, name: str) -> None:
-        self.weed, self.name = weed, name
-        self.bucket: S3Store = weed.bucket(name)
-        self._start_proxy = start_proxy
-
-    def proxy(self, settings: Mapping[str, str] | None = None) -> Proxy:
-        """Start one more replica."""
-        return self._start_proxy({**CACHED_TAGS, **self.weed.settings(self.name), **(settings or {})})
-
-    def names(self) -> list[str]:
-        return names_in(self.bucket)
-
-    def wait_for(self, digests: list[str]) -> None:
-        """Wait until these contents can be used by others."""
-        wanted = {about(digest) for digest in digests}
-        wait_until(lambda: wanted <= set(self.names()))
+@pytest.fixture(autouse=True)
+def _flowing(pair: Pair) -> Iterator[None]:
+    yield
+    pair.to_first.stall()
+    pair.to_second.stall()
 
 
-@pytest.fixture
-def shared(weed: Seaweed, start_proxy: StartProxy, request: pytest.FixtureRequest) -> Shared:
-    """Return an empty bucket, named after the test."""
-    return Shared(weed, start_proxy, f"b{abs(hash(request.node.nodeid)):016x}")
+def settings(weed: Seaweed, relay: Relay) -> dict[str, str]:
+    return {
+        "ENABLE_MANIFEST_CACHE": "true",
+        "MANIFEST_CACHE_PRIMARY_REGEX": "moving",
+        "MANIFEST_CACHE_PRIMARY_TIME": f"{TAG_TIME_S}s",
+        "MANIFEST_CACHE_DEFAULT_TIME": "1h",
+        "DOWNLOAD_CONNECTIONS": "1",
+        **weed.settings("shared", at=relay.address),
+    }
 
 
-def about(digest: str) -> str:
-    return f"cache/about/sha256/{digest[7:9]}/{digest[7:]}"
+def path(kind: str, digest: str) -> str:
+    return f"cache/{kind}/sha256/{digest[7:9]}/{digest[7:]}"
 
 
-def content(digest: str) -> str:
-    return f"cache/content/sha256/{digest[7:9]}/{digest[7:]}"
-
-
-def wait_until(holds: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
-    deadline_s = time.monotonic() + limit_s
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + LIMIT_S
     while not holds():
         assert time.monotonic() < deadline_s, "it did not come about in time"
         time.sleep(0.05)
 
 
-def pull(proxy: Proxy, lab: Lab, name: str, destination: Path) -> dict[str, str]:
+def pull(pair: Pair, proxy: Proxy, name: str, destination: Path) -> dict[str, str]:
     """Pull by the mirror door, where not even `/v2/` has to be asked for, and return the hashes of what came."""
-    skopeo = Skopeo(destination.with_name(f"{destination.name}-home"), lab.pki.ca_file)
+    skopeo = Skopeo(destination.with_name(f"{destination.name}-home"), pair.lab.pki.ca_file)
     source = f"docker://{proxy.address}/{REGISTRY}/{name}:latest"
     skopeo.run(["copy", "--src-tls-verify=false", source, f"dir:{destination}"])
     return hash_files(destination)
+
+
+def ask(proxy: Proxy, target: str) -> Response:
+    """Ask by the mirror door for something below a repository of the lab's open registry."""
+    return proxy.request("GET", f"/v2/{target}?ns={REGISTRY}", {"Accept": MANIFEST})
 
 
 def contents(image: Image) -> list[str]:
     return [*image.manifests, *image.blobs]
 
 
-class TestOneBucket:
+def sha256(body: bytes) -> str:
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+class Blob:
+    """A blob in the storage of the lab's registries."""
+
+    def __init__(self, lab: Lab, name: str, size_bytes: int) -> None:
+        assert lab.noauth
+        self.body = b"".join(random_chunks(f"shared {name}", size_bytes))
+        self.digest = lab.storage.add_blob(name, [self.body])
+        self.target = f"{name}/blobs/{self.digest}"
+
+
+class TestSharing:
     def test_what_one_has_pulled_the_other_pulls_without_the_registry(
-        self, lab: Lab, shared: Shared, build_image: MakeImage, tmp_path: Path
+        self, lab: Lab, pair: Pair, build_image: MakeImage, tmp_path: Path
     ) -> None:
-        """B has never seen the image and asks its registry for nothing at all; the bytes are the same."""
+        """The second has never seen the image and asks its registry for nothing at all; the bytes are the same."""
         image = build_image(layer_bytes=3_000_000)
         lab.push(image, "shared/first")
-        first, second = shared.proxy(), shared.proxy()
-        by_first = pull(first, lab, "shared/first", tmp_path / "a")
-        shared.wait_for(contents(image))
+        by_first = pull(pair, pair.first, "shared/first", tmp_path / "a")
+        pair.wait_for(contents(image))
         log = lab.noauth.log.mark()
-        by_second = pull(second, lab, "shared/first", tmp_path / "b")
+        by_second = pull(pair, pair.second, "shared/first", tmp_path / "b")
 
         assert by_first == by_second
         assert log.requests() == []
-        assert SECRET_KEY not in first.log + second.log
+        assert all(sha256(pair.stored(digest)) == digest for digest in contents(image))
+
+    def test_a_tag_that_both_want_is_asked_for_once(self, lab: Lab, pair: Pair, build_image: MakeImage) -> None:
+        """Two replicas that know nothing of a tag ask for it at the same moment: one asks, the other waits for it."""
+        image = build_image()
+        lab.push(image, "shared/at-once")
+        log = lab.noauth.log.mark()
+        with ThreadPoolExecutor(2) as threads:
+            asked = [
+                threads.submit(ask, proxy, "shared/at-once/manifests/latest") for proxy in (pair.first, pair.second)
+            ]
+            answers = [future.result() for future in asked]
+
+        assert [sha256(answer.body) for answer in answers] == [image.digest] * 2
+        assert len(log.requests()) == 1
+
+    def test_what_only_a_login_may_read_needs_it_at_the_other_replica(
+        self, lab: Lab, pair: Pair, origin: Origin
+    ) -> None:
+        """The bucket has it, but only the login gets it, by a HEAD of its own; no other registry can claim it."""
+        blob = Blob(lab, "shared/private", 200_000)
+        url = f"https://{lab.basic.name}/v2/{blob.target}"
+        login = {"Authorization": "Basic " + base64.b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()}
+        assert pair.first.client().get(url, login).body == blob.body
+        pair.wait_for([blob.digest])
+        origin.serve(f"/v2/thief/x/blobs/{blob.digest}", Reply(bytes(200_000)), Reply(b"", 403))
+        log = lab.basic.log.mark()
+        client = pair.second.client()
+
+        assert client.get(url).status == 401
+        assert client.get(f"https://{origin.name}/v2/thief/x/blobs/{blob.digest}").status == 403
+        assert [request.method for request in origin.log.requests(path_contains=blob.digest)] == ["HEAD", "GET"]
+        assert client.get(url, login).body == blob.body
+        assert log.requests(method="GET", status=200) == []
+
+
+class TestPoison:
+    def test_wrong_bytes_in_the_bucket_reach_nobody_and_are_replaced(self, lab: Lab, pair: Pair) -> None:
+        """From the first wrong MiB on the registry is asked; the client gets the right bytes in one pull."""
+        blob = Blob(lab, "shared/poison", 3 * MIB + 5)
+        assert ask(pair.first, blob.target).body == blob.body
+        pair.wait_for([blob.digest])
+        wrong = bytearray(blob.body)
+        wrong[MIB + 17] ^= 0xFF
+        pair.overwrite(path("content", blob.digest), bytes(wrong))
+        log = lab.noauth.log.mark()
+
+        assert ask(pair.second, blob.target).body == blob.body
+        assert [request.range for request in log.requests()] == [f"bytes={MIB}-{len(blob.body) - 1}"]
+        assert f"something else as {blob.digest}" in pair.second.log
+        wait_until(lambda: path("content", blob.digest) in pair.names and pair.stored(blob.digest) == blob.body)
+
+    def test_a_record_that_was_not_sealed_is_not_believed(self, lab: Lab, pair: Pair, build_image: MakeImage) -> None:
+        """Who can write to the bucket cannot say what a tag means, nor copy what was said of another one."""
+        good, other = build_image("good"), build_image("other")
+        lab.push(good, "shared/good")
+        lab.push(other, "shared/other")
+        before = pair.names
+        assert ask(pair.first, "shared/good/manifests/latest").status == 200
+        wait_until(lambda: any("/tags/" in name for name in pair.names - before))
+        (of_good,) = (name for name in pair.names - before if "/tags/" in name)
+        before = pair.names
+        assert ask(pair.first, "shared/other/manifests/latest").status == 200
+        pair.wait_for([other.digest])
+        wait_until(lambda: any("/tags/" in name for name in pair.names - before))
+        (of_other,) = (name for name in pair.names - before if "/tags/" in name)
+        bucket = pair.weed.bucket("shared")
+        wait_until(lambda: b"checked_at_s" in bytes(obstore.get(bucket, of_other).bytes()))
+        pair.overwrite(of_good, bytes(obstore.get(bucket, of_other).bytes()))
+        log = lab.noauth.log.mark()
+
+        assert sha256(ask(pair.second, "shared/good/manifests/latest").body) == good.digest
+        assert log.count(path_contains="/manifests/latest") >= 1
+        assert "not believed" in pair.second.log
+
+
+class TestTrouble:
+    def test_a_bucket_that_hangs_costs_a_moment_once(self, lab: Lab, pair: Pair) -> None:
+        """Pulls go on from the registry, and it is said in one line; the bucket is used again when it answers."""
+        blobs = [Blob(lab, f"shared/hangs-{number}", 100_000) for number in range(3)]
+        said = pair.second.log.count("gives no answer")
+        pair.to_second.stall(down_bytes=0)
+        for blob in blobs:
+            assert ask(pair.second, blob.target).body == blob.body
+        assert pair.second.log.count("gives no answer") == said + 1
+        pair.to_second.stall()
+
+        pair.wait_for([blob.digest for blob in blobs])
+        pair.wait_until_sharing()
+        log = lab.noauth.log.mark()
+        assert ask(pair.first, blobs[0].target).body == blobs[0].body
+        assert log.requests() == []
+
+    def test_a_download_that_stalls_is_finished_by_the_registry(self, lab: Lab, pair: Pair) -> None:
+        """What has come is kept; the registry is asked for the rest."""
+        blob = Blob(lab, "shared/stalls", 8 * MIB)
+        assert ask(pair.first, blob.target).body == blob.body
+        pair.wait_for([blob.digest])
+        pair.wait_until_sharing()
+        log = lab.noauth.log.mark()
+        pair.to_second.stall(down_bytes=5 * MIB)
+
+        assert ask(pair.second, blob.target).body == blob.body
+        (request,) = log.requests()
+        start = int(request.range.removeprefix("bytes=").partition("-")[0])
+        assert 0 < start < len(blob.body)
+        assert start % MIB == 0
+
+    def test_a_process_that_dies_in_the_middle_of_writing_goes_on_afterwards(self, lab: Lab, pair: Pair) -> None:
+        """Of half a content nothing is seen; the next start writes it."""
+        blob = Blob(lab, "shared/half", 24 * MIB)
+        pair.to_first.stall(up_bytes=10 * MIB)
+        assert ask(pair.first, blob.target).body == blob.body
+        wait_until(lambda: pair.to_first.sent_up_bytes > 5 * MIB)
+        pair.first.kill()
+        assert not {path("content", blob.digest), path("about", blob.digest)} & pair.names
+        pair.to_first.stall()
+        pair.first.start()
+
+        pair.wait_for([blob.digest])
+        pair.wait_until_sharing()
+        log = lab.noauth.log.mark()
+        assert ask(pair.second, blob.target).body == blob.body
+        assert log.requests() == []
+
+    def test_pulls_go_on_while_the_engine_is_gone(
+        self, lab: Lab, pair: Pair, build_image: MakeImage, tmp_path: Path
+    ) -> None:
+        """An image is pulled without it, and is in the bucket when it is back."""
+        image = build_image()
+        lab.push(image, "shared/gone")
+        pair.weed.kill()
+        by_first = pull(pair, pair.first, "shared/gone", tmp_path / "a")
+        pair.weed.start()
+        pair.wait_for(contents(image))
+        pair.wait_until_sharing()
+        log = lab.noauth.log.mark()
+
+        assert pull(pair, pair.second, "shared/gone", tmp_path / "b") == by_first
+        assert log.count(path_contains="/blobs/") == 0
+
+    @pytest.mark.slow
+    def test_it_ends_in_time_with_a_bucket_that_hangs(self, lab: Lab, pair: Pair) -> None:
+        """TERM does not wait for what is to be written."""
+        blob = Blob(lab, "shared/ends", 24 * MIB)
+        pair.to_first.stall(up_bytes=6 * MIB)
+        assert ask(pair.first, blob.target).body == blob.body
+        wait_until(lambda: pair.to_first.sent_up_bytes > 3 * MIB)
+
+        assert pair.first.stop() == 0
+        pair.to_first.stall()
+        pair.first.start()
+        pair.wait_for([blob.digest])
+
+
+@pytest.mark.slow
+def test_a_tag_is_revalidated_by_one_replica_in_its_time(lab: Lab, pair: Pair, build_image: MakeImage) -> None:
+    """Both are asked all the time: what the registry sees is one question for each of the tier's times."""
+    image = build_image()
+    lab.push(image, "shared/moving", "moving")
+    target = "shared/moving/manifests/moving"
+    ask(pair.first, target)
+    log = lab.noauth.log.mark()
+    began_s = time.monotonic()
+    while time.monotonic() < began_s + 8 * TAG_TIME_S:
+        assert sha256(ask(pair.first, target).body) == image.digest
+        assert sha256(ask(pair.second, target).body) == image.digest
+        time.sleep(0.05)
+
+    assert 1 <= log.count(path_contains="/manifests/moving") <= (time.monotonic() - began_s) / TAG_TIME_S + 1

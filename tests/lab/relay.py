@@ -3,12 +3,15 @@
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from typing import Self
 
 from lab.addresses import Address, free_port
 
 _PIECE_BYTES = 64 * 1024
 _POLL_S = 0.02
+_UP = "up"
+_DOWN = "down"
 
 
 class Relay:
@@ -16,11 +19,10 @@ class Relay:
 
     def __init__(self, target: Address) -> None:
         self.address = Address("127.0.0.1", free_port())
-        self.stall_after_bytes: int | None = None
-        """Of what the target sends, over all connections from now on; None for no stall, 0 for at once."""
         self._target = target
         self._lock = threading.Lock()
-        self._passed_bytes = 0
+        self._passed_bytes = {_UP: 0, _DOWN: 0}
+        self._most_bytes: dict[str, int | None] = {_UP: None, _DOWN: None}
         self._ends: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
@@ -45,10 +47,17 @@ class Relay:
         for end in [*ends, self._listener]:
             end.close()
 
-    def stall_after(self, count_bytes: int | None) -> None:
-        """Let so many bytes more come from the target, then nothing; None lets all of it come."""
+    def stall(self, *, up_bytes: int | None = None, down_bytes: int | None = None) -> None:
+        """Let so many bytes more go to the target and come from it, then none; None is no limit."""
         with self._lock:
-            self._passed_bytes, self.stall_after_bytes = 0, count_bytes
+            self._passed_bytes = {_UP: 0, _DOWN: 0}
+            self._most_bytes = {_UP: up_bytes, _DOWN: down_bytes}
+
+    @property
+    def sent_up_bytes(self) -> int:
+        """What has gone to the target since the last `stall`."""
+        with self._lock:
+            return self._passed_bytes[_UP]
 
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -59,29 +68,30 @@ class Relay:
                     self._ends += [near, far]
                 with contextlib.suppress(OSError):
                     far.connect(self._target)
-                    self._start(self._copy, near, far, False)
-                    self._start(self._copy, far, near, True)
+                    self._start(self._copy, near, far, _UP)
+                    self._start(self._copy, far, near, _DOWN)
                     continue
                 near.shutdown(socket.SHUT_RDWR)
 
-    def _copy(self, source: socket.socket, sink: socket.socket, is_answer: bool) -> None:
+    def _copy(self, source: socket.socket, sink: socket.socket, way: str) -> None:
         with contextlib.suppress(OSError):
             while piece := source.recv(_PIECE_BYTES):
-                while is_answer and self._is_stalled(len(piece)):
+                while self._is_stalled(way, len(piece)):
                     if self._stopping.wait(_POLL_S):
                         return
                 sink.sendall(piece)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
 
-    def _is_stalled(self, count_bytes: int) -> bool:
+    def _is_stalled(self, way: str, count_bytes: int) -> bool:
         with self._lock:
-            if self.stall_after_bytes is not None and self._passed_bytes + count_bytes > self.stall_after_bytes:
+            most_bytes = self._most_bytes[way]
+            if most_bytes is not None and self._passed_bytes[way] + count_bytes > most_bytes:
                 return True
-            self._passed_bytes += count_bytes
+            self._passed_bytes[way] += count_bytes
             return False
 
-    def _start(self, run: object, *arguments: object) -> None:
-        thread = threading.Thread(target=run, args=arguments, daemon=True)  # type: ignore[arg-type] # one of ours
+    def _start[**P](self, run: Callable[P, None], *arguments: P.args, **named: P.kwargs) -> None:
+        thread = threading.Thread(target=run, args=arguments, kwargs=named, daemon=True)
         self._threads.append(thread)
         thread.start()

@@ -89,6 +89,13 @@ class SharedOpenness:
             case OpenedBy.CLIENT:
                 return cls()
 
+    @classmethod
+    def of_known(cls, openness: Openness) -> "SharedOpenness":
+        """Return what is known to be open."""
+        times = (openness.public_at_s, openness.shared_at_s)
+        public, shared = (Answered(at_s, let_in=at_s != NEVER_S) for at_s in times)
+        return cls(public, shared)
+
     def merged(self, other: "SharedOpenness") -> "SharedOpenness":
         """Return the newer answer of each kind."""
         return SharedOpenness(self.public.or_newer(other.public), self.shared.or_newer(other.shared))

@@ -128,9 +128,16 @@ class SharedAccess:
         self._errands.add(challenge_path(registry), write)
 
     async def write_holders(self, digest: Digest) -> None:
-        """Write who has a content, all that is known here. Raises BucketDown, StoreError."""
+        """Write who has a content and who may read there, all that is known here. Raises BucketDown, StoreError."""
         for repository, given in (await self._store.access.bindings(digest)).items():
+            await self._write_openness(repository)
             await self._write_holder(repository, digest, given)
+
+    async def tell(self, repository: Repository, digest: Digest) -> None:
+        """Write now what is known here of a repository and a content. Raises BucketDown, StoreError."""
+        await self._write_openness(repository)
+        given = (await self._store.access.bindings(digest)).get(repository, Given.NOWHERE)
+        await self._write_holder(repository, digest, given)
 
     async def _learn_openness(self, repository: Repository) -> None:
         found = await self._records.read(repository_path(repository), RepositoryRecord.from_json)
@@ -148,7 +155,10 @@ class SharedAccess:
         self._store.access.bind(repository, digest, found.record.given)
 
     async def _write_openness(self, repository: Repository) -> None:
-        path, own = repository_path(repository), self._own.get(repository, SharedOpenness())
+        path = repository_path(repository)
+        known = await self._store.access.known(repository, NOBODY, None)
+        # What was refused is known here since the start only; before it, what is known to be open.
+        own = self._own.get(repository) or SharedOpenness.of_known(known.openness)
         for _ in range(_TRIES):
             found = await self._records.read(path, RepositoryRecord.from_json)
             stored = found.record.openness if found is not None and found.record is not None else SharedOpenness()

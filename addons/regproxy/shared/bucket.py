@@ -32,6 +32,9 @@ UPLOAD_PART_BYTES = 8 * 1024 * 1024
 _PARTS_AT_ONCE = 2
 """So much of one upload is in memory."""
 
+LARGEST_RECORD_BYTES = 8 * 1024 * 1024
+"""What is read as a whole: a description of 256 GiB is as large, a manifest half of it."""
+
 _STATUS = re.compile(r"status code: (\d{3}(?: [A-Z][A-Za-z ]*)?)")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>")
 
@@ -105,12 +108,14 @@ class Bucket:
             return cls(store(_NO_LIMIT, 0), store(_REQUEST_LIMIT, 2))
 
     async def get(self, path: str) -> StoredObject | None:
-        """Return a small object; None when it is not there."""
+        """Return a small object; None when it is not there. One that is not small is as good as an empty one."""
         import obstore  # noqa: PLC0415 - optional
 
         with _translated():
             try:
                 found = await obstore.get_async(self._reading, path)
+                if found.meta["size"] > LARGEST_RECORD_BYTES:
+                    return StoredObject(b"", found.meta["e_tag"])
                 return StoredObject(bytes(await found.bytes_async()), found.meta["e_tag"])
             except FileNotFoundError as error:
                 _refuse_missing_bucket(error)

@@ -70,10 +70,17 @@ class SharedContent:
 
         Raises what the ingest raises.
         """
-        await ingest.begin(about.size_bytes, None)
+        pieces = _Pieces(self._bucket, self._link, ingest.digest, about)
         try:
+            if about.size_bytes:
+                # Nothing is promised to a reader before there is something to send.
+                await pieces.read(min(ingest.missing_from(), about.size_bytes - 1) // PIECE_BYTES)
+            await ingest.begin(about.size_bytes, None)
             for start, end in ingest.missing():
-                await self._copy(ingest, about, start, end)
+                for number in range(start // PIECE_BYTES, -(-end // PIECE_BYTES)):
+                    piece = await pieces.read(number)
+                    self.read_bytes += len(piece)
+                    await ingest.write_at(number * PIECE_BYTES, [piece])
         except BucketDown:
             return False
         except _Wrong as error:
@@ -112,25 +119,6 @@ class SharedContent:
             return None
         return StoredManifest(about.media_type, stored.body)
 
-    async def _copy(self, ingest: Ingest, about: About, start: int, end: int) -> None:
-        """Write the pieces that have the bytes start..end-1. Raises BucketDown, _Wrong."""
-        number = start // PIECE_BYTES
-        download = await self._link.ask(
-            lambda: self._bucket.download(content_path(ingest.digest), number * PIECE_BYTES), FIRST_BYTE_LIMIT_S
-        )
-        if download is None:
-            raise BucketDown  # its lifecycle may have taken it
-        if download.size_bytes != about.size_bytes:
-            raise _Wrong(f"{download.size_bytes} bytes instead of {about.size_bytes}")
-        pieces = _pieces(download.chunks)
-        while (offset := number * PIECE_BYTES) < end:
-            piece = await self._link.ask(lambda: anext(pieces, b""), PIECE_LIMIT_S)
-            if not await asyncio.to_thread(about.fits, number, piece):
-                raise _Wrong(f"other bytes from {offset} on")
-            self.read_bytes += len(piece)
-            await ingest.write_at(offset, [piece])
-            number += 1
-
     def _discard(self, digest: Digest, reason: str) -> None:
         """Remove what is wrong. It is written anew when it has come from its registry."""
         _logger.warning(
@@ -140,7 +128,40 @@ class SharedContent:
         self._errands.add(f"remove {digest}", lambda: self._records.remove([about_path(digest), content_path(digest)]))
 
 
-async def _pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+class _Pieces:
+    """The pieces of one content, each checked; those that follow one another come over one connection."""
+
+    def __init__(self, bucket: Bucket, link: Link, digest: Digest, about: About) -> None:
+        self._bucket, self._link, self._digest, self._about = bucket, link, digest, about
+        self._last = (-1, b"")
+        self._coming: AsyncIterator[bytes] | None = None
+
+    async def read(self, number: int) -> bytes:
+        """Return one piece, counted from 0. Raises BucketDown, _Wrong."""
+        last, piece = self._last
+        if number == last:
+            return piece
+        if self._coming is None or number != last + 1:
+            self._coming = await self._open(number)
+        coming = self._coming
+        piece = await self._link.ask(lambda: anext(coming, b""), PIECE_LIMIT_S)
+        if not await asyncio.to_thread(self._about.fits, number, piece):
+            raise _Wrong(f"other bytes from {number * PIECE_BYTES} on")
+        self._last = (number, piece)
+        return piece
+
+    async def _open(self, number: int) -> AsyncIterator[bytes]:
+        download = await self._link.ask(
+            lambda: self._bucket.download(content_path(self._digest), number * PIECE_BYTES), FIRST_BYTE_LIMIT_S
+        )
+        if download is None:
+            raise BucketDown  # its lifecycle may have taken it
+        if download.size_bytes != self._about.size_bytes:
+            raise _Wrong(f"{download.size_bytes} bytes instead of {self._about.size_bytes}")
+        return _in_pieces(download.chunks)
+
+
+async def _in_pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Put chunks together to pieces of one MiB; the last one is what is left."""
     piece = bytearray()
     async for chunk in chunks:

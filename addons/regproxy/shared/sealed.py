@@ -11,7 +11,10 @@ from regproxy.shared.link import Link
 _logger = logging.getLogger(__name__)
 
 RECORD_LIMIT_S = 1.0
-"""For a record of some hundred bytes: a client waits for it, and could go on without."""
+"""To read a record of some hundred bytes: a client waits for it, and could go on without."""
+
+WRITE_LIMIT_S = 10.0
+"""To write one: nobody waits, and an upload may be in the way."""
 
 _LISTED = 64
 
@@ -50,7 +53,7 @@ class SealedRecords:
         """Write a record and return its entity tag. Raises ConditionFailed."""
         body = self._seal.close(path, text)
         return await self._writing.ask(
-            lambda: self._bucket.put(path, body, replaces=replaces, only_new=only_new), RECORD_LIMIT_S
+            lambda: self._bucket.put(path, body, replaces=replaces, only_new=only_new), WRITE_LIMIT_S
         )
 
     async def replace[Record](self, path: str, text: str, found: Found[Record] | None) -> str | None:
@@ -65,4 +68,4 @@ class SealedRecords:
     async def remove(self, paths: list[str]) -> None:
         """Remove objects."""
         if paths:
-            await self._writing.ask(lambda: self._bucket.delete(paths), RECORD_LIMIT_S * len(paths))
+            await self._writing.ask(lambda: self._bucket.delete(paths), WRITE_LIMIT_S)

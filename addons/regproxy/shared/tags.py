@@ -9,25 +9,33 @@ answer, asks the registry itself.
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
+from regproxy.oci.digest import Digest
+from regproxy.oci.names import Registry
+from regproxy.policy.access import Repository
 from regproxy.policy.shared_records import LEASE_S, Lease, Turn, known_at_s, turn
 from regproxy.shared.bucket import ConditionFailed
 from regproxy.shared.errands import Errands
 from regproxy.shared.link import BucketDown
 from regproxy.shared.paths import tag_path, tag_prefix
 from regproxy.shared.records import TagState
-from regproxy.shared.sealed import Found, SealedRecords
+from regproxy.shared.sealed import RECORD_LIMIT_S, Found, SealedRecords
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
 from regproxy.store.records import TagKey, TagRecord
 
-WAIT_LIMIT_S = 3.0
+WAIT_LIMIT_S = 5.0
 """How long a client waits for another replica's answer."""
 
+FORGET_LIMIT_S = 2.0
+"""How long a client that pushed a tag waits for the others to be told."""
+
 _LOOK_AGAIN_S = 0.1
+_MOST_FORGOTTEN = 10_000
 WORTH_S = 60.0
 """A check that changed nothing is told once in so long, if nobody may rely on its time."""
 
@@ -53,18 +61,26 @@ class CheckTurn:
 class SharedTags:
     """The records of tags. Without the bucket there is nothing to tell, and every turn is one's own."""
 
-    def __init__(self, store: Store, records: SealedRecords, errands: Errands) -> None:
+    def __init__(
+        self,
+        store: Store,
+        records: SealedRecords,
+        errands: Errands,
+        before_telling: Callable[[Repository, Digest], Awaitable[None]],
+    ) -> None:
         self._store, self._records, self._errands = store, records, errands
+        self._before_telling = before_telling
         self._holder = secrets.token_hex(8)
         self._turns: dict[TagKey, CheckTurn] = {}
+        self._forgotten_at_s: OrderedDict[tuple[str, str, str], float] = OrderedDict()
 
     async def newer(self, key: TagKey, own: TagRecord | None) -> TagRecord | None:
         """Return another replica's record if it is newer than the own one, else that."""
         try:
-            found = await self._records.read(tag_path(key), TagState.from_json)
+            _, state = await self._read(key)
         except BucketDown:
             return own
-        return await self._adopted(key, own, found)
+        return await self._adopted(key, own, state.record)
 
     @asynccontextmanager
     async def turn(self, key: TagKey, own: TagRecord | None, lifetime_s: float) -> AsyncIterator[CheckTurn]:
@@ -91,17 +107,21 @@ class SharedTags:
 
     async def forget(self, registry: str, name: str, tag: str) -> None:
         """Forget a tag, for all kinds of clients: it was pushed, deleted, or is gone."""
-        with suppress(BucketDown):
-            await self._records.remove(await self._records.below(tag_prefix(registry, name, tag)))
+        self._forgotten_at_s[registry, name, tag] = time.time()
+        self._forgotten_at_s.move_to_end((registry, name, tag))
+        if len(self._forgotten_at_s) > _MOST_FORGOTTEN:
+            self._forgotten_at_s.popitem(last=False)
+        with suppress(BucketDown, TimeoutError):
+            async with asyncio.timeout(FORGET_LIMIT_S):
+                await self._records.remove(await self._records.below(tag_prefix(registry, name, tag)))
 
     async def _wait_for_turn(self, key: TagKey, own: TagRecord | None, lifetime_s: float) -> CheckTurn:
         give_up_s, newest = time.monotonic() + WAIT_LIMIT_S, own
-        with suppress(BucketDown):
+        with suppress(BucketDown, TimeoutError):
             while time.monotonic() < give_up_s:
-                found = await self._records.read(tag_path(key), TagState.from_json)
-                state = found.record if found is not None and found.record is not None else TagState(None)
+                found, state = await self._read(key)
                 checked_at_s = None if state.record is None else state.record.checked_at_s
-                newest = await self._adopted(key, newest, found)
+                newest = await self._adopted(key, newest, state.record)
                 match turn(checked_at_s, state.lease, lifetime_s, time.time()):
                     case Turn.USE:
                         return CheckTurn(newest, is_fresh=True)
@@ -109,7 +129,8 @@ class SharedTags:
                         await asyncio.sleep(_LOOK_AGAIN_S)
                     case Turn.TAKE:
                         with suppress(ConditionFailed):
-                            return CheckTurn(newest, _lease=await self._take(key, state, found))
+                            async with asyncio.timeout(RECORD_LIMIT_S):
+                                return CheckTurn(newest, _lease=await self._take(key, state, found))
         return CheckTurn(newest)
 
     async def _take(self, key: TagKey, state: TagState, found: Found[TagState] | None) -> Found[TagState]:
@@ -121,20 +142,32 @@ class SharedTags:
         lease = mine._lease  # noqa: SLF001 - a turn is this class's own
         assert lease is not None
         assert lease.record is not None
+        if mine.answer is not None:
+            repository = Repository(Registry.parse(key.registry), key.name)
+            # Who waits for the answer is to find there what it needs to use it.
+            await self._before_telling(repository, mine.answer.descriptor.digest)
         after = TagState(mine.answer or lease.record.record)
         await self._records.replace(tag_path(key), after.to_json(), lease)
 
     async def _write(self, key: TagKey, record: TagRecord) -> None:
-        found = await self._records.read(tag_path(key), TagState.from_json)
-        stored = found.record.record if found is not None and found.record is not None else None
+        found, state = await self._read(key)
+        stored = state.record
         is_new = stored is None or stored.descriptor != record.descriptor
         if stored is not None and record.checked_at_s - stored.checked_at_s < (0 if is_new else WORTH_S):
             return
         await self._records.replace(tag_path(key), TagState(record).to_json(), found)
 
-    async def _adopted(self, key: TagKey, own: TagRecord | None, found: Found[TagState] | None) -> TagRecord | None:
-        """Return the newer of the own and the found record, which is kept if it is that one."""
-        shared = found.record.record if found is not None and found.record is not None else None
+    async def _read(self, key: TagKey) -> tuple[Found[TagState] | None, TagState]:
+        """Return what is there, and what counts of it: not what is older than a push through this proxy."""
+        found = await self._records.read(tag_path(key), TagState.from_json)
+        state = found.record if found is not None and found.record is not None else TagState(None)
+        forgotten_at_s = self._forgotten_at_s.get((key.registry, key.name, key.tag), 0.0)
+        if state.record is not None and state.record.checked_at_s <= forgotten_at_s:
+            state = TagState(None)
+        return found, state
+
+    async def _adopted(self, key: TagKey, own: TagRecord | None, shared: TagRecord | None) -> TagRecord | None:
+        """Return the newer of the own and the shared record, which is kept if it is that one."""
         if shared is None:
             return own
         shared = replace(shared, checked_at_s=known_at_s(shared.checked_at_s, time.time()))

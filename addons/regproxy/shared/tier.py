@@ -4,6 +4,8 @@ import asyncio
 import os
 from pathlib import Path
 
+from regproxy.oci.digest import Digest
+from regproxy.policy.access import Repository
 from regproxy.policy.bucket_address import BucketAddress
 from regproxy.policy.seal import Seal
 from regproxy.shared import paths
@@ -40,9 +42,9 @@ class SharedTier:
         self._errands = Errands()
         records = SealedRecords(bucket, self.reading, self.writing, seal)
         self.access = SharedAccess(store, records, self._errands, access_ttl_s)
-        self.tags = SharedTags(store, records, self._errands)
+        self.tags = SharedTags(store, records, self._errands, self._before_telling)
         self.content = SharedContent(store, bucket, self.reading, records, self.access, self._errands)
-        self.uploads = Uploads(store, bucket, self.writing, records, self.access, self.content)
+        self.uploads = Uploads(store, bucket, self.reading, self.writing, records, self.access, self.content)
 
     @classmethod
     def open(
@@ -69,11 +71,16 @@ class SharedTier:
 
     async def run(self) -> None:
         """Look after the bucket, and write to it, until cancelled."""
-        await asyncio.gather(self.reading.look(), self.writing.look())
+        await self.writing.look()  # first: some engines make a bucket when something is written
+        await self.reading.look()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.reading.keep_looking())
             tasks.create_task(self.writing.keep_looking())
             tasks.create_task(self.uploads.run())
+
+    async def _before_telling(self, repository: Repository, digest: Digest) -> None:
+        await self.access.tell(repository, digest)
+        await self.uploads.hurry(digest)
 
     def close(self) -> None:
         """Begin nothing more. What was not written is written by the next run."""

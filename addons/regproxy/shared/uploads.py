@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -28,12 +29,17 @@ _logger = logging.getLogger(__name__)
 
 MOST_WAITING = 10_000
 _AT_ONCE = 2
-_WAIT_FOR_LINK_S = 1.0
-_TRIES = 3
+_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 3600.0
+_MOST_DOUBLINGS = 12
 
 
 class _Damaged(Exception):  # noqa: N818 - the state of the file
     """The file on the local disk does not hash to its digest."""
+
+
+class _InDoubt(Exception):  # noqa: N818 - the state of the file
+    """After a crash it is hashed first (`store.recovery`)."""
 
 
 class Uploads:
@@ -43,17 +49,20 @@ class Uploads:
         self,
         store: Store,
         bucket: Bucket,
-        link: Link,
+        reading: Link,
+        writing: Link,
         records: SealedRecords,
         access: SharedAccess,
         content: SharedContent,
     ) -> None:
-        self._store, self._bucket, self._link, self._records = store, bucket, link, records
+        self._store, self._bucket, self._records = store, bucket, records
+        self._reading, self._writing = reading, writing
         self._access, self._content = access, content
         self._directory = store.directory / "shared"
         self._waiting: OrderedDict[Digest, str] = OrderedDict()
-        self._active: set[Digest] = set()
+        self._active: dict[Digest, asyncio.Event] = {}
         self._failures: Counter[Digest] = Counter()
+        self._not_before_s: dict[Digest, float] = {}
         self._added = asyncio.Event()
         self.written = 0
         """Contents that were written."""
@@ -90,51 +99,69 @@ class Uploads:
 
     async def _work(self) -> None:
         while True:
-            free = next((digest for digest in self._waiting if digest not in self._active), None)
-            if free is None or not self._link.is_up:
-                await self._rest(has_work=free is not None)
-                continue
-            media_type = self._waiting.pop(free)
-            self._active.add(free)
-            try:
-                await self._write(free, media_type)
-            except BucketDown:
-                self._try_later(free, media_type)
-            except (_Damaged, StoreError, OSError) as error:
-                _logger.warning("%s is not written to the shared store: %s", free, error)
-                self._forget(free)
+            digest = self._next() if self._writing.is_up and self._reading.is_up else None
+            if digest is None:
+                await self._rest()
             else:
-                if free not in self._waiting:
-                    self._forget(free)
-            finally:
-                self._active.discard(free)
+                await self._handle(digest)
+
+    def _next(self) -> Digest | None:
+        now_s = time.monotonic()
+        due = (digest for digest in self._waiting if self._not_before_s.get(digest, 0.0) <= now_s)
+        return next((digest for digest in due if digest not in self._active), None)
+
+    async def hurry(self, digest: Digest) -> None:
+        """Write a small content now, if it waits, or wait until somebody else has."""
+        if digest in self._waiting and digest not in self._active:
+            await self._handle(digest)
+        ended = self._active.get(digest)
+        if ended is not None:
+            await ended.wait()
+
+    async def _handle(self, digest: Digest) -> None:
+        media_type = self._waiting.pop(digest)
+        ended = self._active[digest] = asyncio.Event()
+        try:
+            await self._write(digest, media_type)
+        except (BucketDown, ConditionFailed, _InDoubt):
+            self._try_later(digest, media_type)
+        except (_Damaged, StoreError, OSError) as error:
+            _logger.warning("%s is not written to the shared store: %s", digest, error)
+            self._forget(digest)
+        else:
+            if digest not in self._waiting:
+                self._forget(digest)
+        finally:
+            del self._active[digest]
+            ended.set()
 
     def _try_later(self, digest: Digest, media_type: str) -> None:
-        """Put it at the end; what the bucket did not take three times (it may be too large) is left to others."""
+        """Put it at the end, and leave it alone for a while that doubles: it may be too large for the engine."""
+        self._waiting.setdefault(digest, media_type)
         self._failures[digest] += 1
-        if self._failures[digest] < _TRIES:
-            self._waiting.setdefault(digest, media_type)
-        else:
-            self._forget(digest)
+        pause_s = min(_LONGEST_PAUSE_S, _PAUSE_S * 2 ** min(self._failures[digest], _MOST_DOUBLINGS))
+        self._not_before_s[digest] = time.monotonic() + pause_s
 
-    async def _rest(self, *, has_work: bool) -> None:
-        if has_work:
-            await asyncio.sleep(_WAIT_FOR_LINK_S)
+    async def _rest(self) -> None:
+        if self._waiting:
+            await asyncio.sleep(_PAUSE_S)
             return
         self._added.clear()
         await self._added.wait()
 
     async def _write(self, digest: Digest, media_type: str) -> None:
-        """Write one content and its description. Raises BucketDown, _Damaged, StoreError, OSError."""
+        """Write one content and its description. Raises BucketDown, _Damaged, _InDoubt, StoreError, OSError."""
         if await self._is_there(digest, media_type):
             await self._access.write_holders(digest)
             return
         stored = self._store.open_content(digest)
         if stored is None:
+            if await self._store.media_type(digest) is not None:
+                raise _InDoubt
             return  # evicted meanwhile
         with stored:
             sums: list[bytes] = []
-            await self._link.ask(
+            await self._writing.ask(
                 lambda: self._bucket.upload(content_path(digest), _verified(stored, digest, sums)), None
             )
             about = About(stored.size_bytes, media_type, b"".join(sums))
@@ -149,7 +176,7 @@ class Uploads:
         about = await self._content.about(digest)
         if about is None or about.media_type != media_type:
             return False
-        size_bytes = await self._link.ask(lambda: self._bucket.size_of(content_path(digest)), RECORD_LIMIT_S)
+        size_bytes = await self._reading.ask(lambda: self._bucket.size_of(content_path(digest)), RECORD_LIMIT_S)
         return size_bytes == about.size_bytes
 
     def _marker(self, digest: Digest) -> Path:
@@ -157,6 +184,7 @@ class Uploads:
 
     def _forget(self, digest: Digest) -> None:
         del self._failures[digest]
+        self._not_before_s.pop(digest, None)
         with contextlib.suppress(OSError):
             self._marker(digest).unlink(missing_ok=True)
 

@@ -135,17 +135,30 @@ class BlobCache:
             await self._from_registry(flow, exchange, blob)
             return
         about = await shared.content.about(blob.digest)
+        stored = self.stored(blob, Read.of_request(flow.request))
+        if stored is not None:
+            # It has come while the bucket was asked.
+            await self._answer_stored(flow, exchange, blob, stored)
+            return
         if about is None:
             await self._from_registry(flow, exchange, blob)
             return
         match await self._admit(flow, exchange, blob, FileAnswer(200, {}, 0, about.size_bytes, None)):
             case Allowed():
                 exchange.cache_status = CacheStatus.HIT
-                await self._download(flow, exchange, blob, about)
+                if not self._respond_if_stored(flow, blob):
+                    await self._download(flow, exchange, blob, about)
             case Refused():
                 pass
             case FromRegistry():
                 await self._from_registry(flow, exchange, blob)
+
+    def _respond_if_stored(self, flow: http.HTTPFlow, blob: Blob) -> bool:
+        """Answer a client that may have it with what has come meanwhile."""
+        stored = self.stored(blob, Read.of_request(flow.request))
+        if stored is not None:
+            respond(flow, stored)
+        return stored is not None
 
     async def _from_registry(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> None:
         """Fetch the blob from its registry; a HEAD is left to that.
