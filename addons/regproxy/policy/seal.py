@@ -55,4 +55,5 @@ class Seal:
         return text
 
     def _mac(self, name: str, text: str) -> bytes:
-        return hmac.digest(self.key, name.encode() + b"\0" + text.encode(), "sha256")
+        encoded = name.encode()
+        return hmac.digest(self.key, len(encoded).to_bytes(4) + encoded + text.encode(), "sha256")

@@ -19,7 +19,7 @@ from regproxy.policy.bucket_address import BucketAddress
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from obstore.store import ClientConfig, S3Config, S3Store
+    from obstore.store import ClientConfig, ObjectStore, S3Config
 
 _CONNECT_LIMIT = "2s"
 _REQUEST_LIMIT = "30s"
@@ -71,7 +71,7 @@ class Download:
 class Bucket:
     """The objects below one prefix. Every method raises BucketError; none has a limit of time of its own."""
 
-    def __init__(self, reading: "S3Store", writing: "S3Store") -> None:
+    def __init__(self, reading: "ObjectStore", writing: "ObjectStore") -> None:
         self._reading, self._writing = reading, writing
 
     @classmethod
@@ -89,7 +89,7 @@ class Bucket:
         if address.region is not None:
             config["region"] = address.region
 
-        def store(limit: str, retries: int) -> S3Store:
+        def store(limit: str, retries: int) -> "ObjectStore":
             client: ClientConfig = {"connect_timeout": _CONNECT_LIMIT, "timeout": limit}
             if address.endpoint is not None and address.endpoint.startswith("http://"):
                 client["allow_http"] = True

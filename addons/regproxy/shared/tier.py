@@ -29,6 +29,7 @@ class SharedTier:
     """A bucket behind an open store."""
 
     def __init__(self, store: Store, bucket: Bucket, seal: Seal, name: str, access_ttl_s: float) -> None:
+        self.store = store
         self.reading = Link(
             f"the shared store {name} gives no answer, pulls go on without it",
             f"the shared store {name} answers",
@@ -81,6 +82,10 @@ class SharedTier:
     async def _before_telling(self, repository: Repository, digest: Digest) -> None:
         await self.access.tell(repository, digest)
         await self.uploads.hurry(digest)
+
+    async def idle(self) -> None:
+        """Wait until all records that are to be written are."""
+        await self._errands.idle()
 
     def close(self) -> None:
         """Begin nothing more. What was not written is written by the next run."""
