@@ -200,6 +200,21 @@ class TestSharing:
         assert client.get(url, login).body == blob.body
         assert log.requests(method="GET", status=200) == []
 
+    def test_what_nobody_says_where_it_is_from_is_not_given_to_who_claims_it(
+        self, lab: Lab, pair: Pair, origin: Origin
+    ) -> None:
+        """The records of its holders are gone from the bucket: a registry that says it has it must send it."""
+        blob = Blob(lab, "shared/orphan", 200_000)
+        assert ask(pair.first, blob.target).body == blob.body
+        pair.wait_for([blob.digest])
+        holders = [name for name in pair.names if name.startswith(f"cache/holders/sha256/{blob.digest[7:]}/")]
+        assert len(holders) == 1
+        obstore.delete(pair.weed.bucket("shared"), holders)
+        target = f"/v2/thief/y/blobs/{blob.digest}"
+        origin.serve(target, Reply(bytes(200_000)), Reply(b"", 403))
+
+        assert pair.second.client().get(f"https://{origin.name}{target}").status == 403
+
 
 class TestPoison:
     def test_wrong_bytes_in_the_bucket_reach_nobody_and_are_replaced(self, lab: Lab, pair: Pair) -> None:

@@ -39,6 +39,7 @@ from regproxy.stack.manifest_answers import (
     relayed,
     verified,
 )
+from regproxy.stack.shared_manifests import SharedManifests
 from regproxy.store.errors import StoreError
 from regproxy.store.hot import StoredManifest
 from regproxy.store.records import TagKey, TagRecord
@@ -59,6 +60,7 @@ class ManifestSource:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._shared = SharedManifests(core)
         self._flights: SingleFlight[tuple[UpstreamRequest, tuple[str, ...], Identity], Served] = SingleFlight()
 
     def serve_warm(self, wanted: Wanted) -> Served | None:
@@ -84,11 +86,7 @@ class ManifestSource:
         record = await self._record(pull.tag_key)
         if record is None or not is_fresh(record.checked_at_s, pull.lifetime_s, time.time()):
             return await self._asked(pull, record)
-        if await self._may_read(pull, record):
-            served = await self._recorded(pull, record, CacheStatus.HIT)
-            if served is not None:
-                return served
-        return await self._asked(pull, record)
+        return await self._fresh(pull, record) or await self._asked(pull, record)
 
     async def _asked(self, pull: Pull, record: TagRecord | None) -> Served:
         """Ask the registry, unless it has just said that it has nothing."""
@@ -104,26 +102,13 @@ class ManifestSource:
         """Ask the registry once for everyone who asks the same, with the same authorization, at the same time."""
         # Without an authorization to send a client may still be somebody, who may have more in an outage.
         key = pull.request, pull.accepted, pull.reader.client
-        return await self._flights.run(key, lambda: self._ask_in_turn(pull, record))
+        return await self._flights.run(key, lambda: self._shared.in_turn(pull, record, self._fresh, self._ask))
 
-    async def _ask_in_turn(self, pull: Pull, record: TagRecord | None) -> Served:
-        """Let one of several replicas ask, if they share a bucket, and use its answer."""
-        shared = self._core.shared
-        if shared is None or isinstance(pull.manifest.reference, Digest):
-            return await self._ask(pull, record)
-        if pull.lifetime_s <= 0:
-            # Every use asks the registry; what others have stored saves the GET, and stands in in an outage.
-            return await self._ask(pull, record or await shared.tags.newer(pull.tag_key, None))
-        async with shared.tags.turn(pull.tag_key, record, pull.lifetime_s) as turn:
-            newest = turn.record
-            if turn.is_fresh and newest is not None and await self._may_read(pull, newest):
-                served = await self._recorded(pull, newest, CacheStatus.HIT)
-                if served is not None:
-                    return served
-            return await self._ask(pull, newest)
-
-    async def _may_read(self, pull: Pull, record: TagRecord) -> bool:
-        return await self._core.access.may_read(pull.reader, None if pull.head else record.descriptor.digest)
+    async def _fresh(self, pull: Pull, record: TagRecord) -> Served | None:
+        """Serve what a fresh record points to, if the client may have it."""
+        if not await self._core.access.may_read(pull.reader, None if pull.head else record.descriptor.digest):
+            return None
+        return await self._recorded(pull, record, CacheStatus.HIT)
 
     async def _ask(self, pull: Pull, record: TagRecord | None) -> Served:
         fallback = None if record is None else await self._last_good(pull, record)
@@ -200,8 +185,7 @@ class ManifestSource:
                 if await self._is_known_to(pull):
                     tag = str(pull.registry), pull.manifest.name, pull.manifest.reference
                     await self._core.store.forget_tag(*tag)
-                    if self._core.shared is not None:
-                        await self._core.shared.tags.forget(*tag)
+                    await self._shared.forget(*tag)
             except StoreError as error:
                 self._core.store_failed(error)
 
@@ -220,8 +204,7 @@ class ManifestSource:
         try:
             await self._core.store.put_content(descriptor.digest, body, descriptor.media_type)
             self._core.store_worked()
-            if self._core.shared is not None:
-                self._core.shared.uploads.add(descriptor.digest, descriptor.media_type)
+            self._shared.stored(descriptor)
         except StoreError as error:
             self._core.store_failed(error)
         else:
@@ -244,8 +227,7 @@ class ManifestSource:
             await self._core.store.put_tag_record(pull.tag_key, record)
         except StoreError as error:
             self._core.store_failed(error)
-        if self._core.shared is not None:
-            self._core.shared.tags.remember(pull.tag_key, record)
+        self._shared.remember(pull.tag_key, record)
 
     async def _record(self, key: TagKey) -> TagRecord | None:
         try:
@@ -313,10 +295,7 @@ class ManifestSource:
 
     async def _content(self, pull: Pull, digest: Digest) -> StoredManifest | None:
         try:
-            stored = await self._core.store.manifest(digest)
-            if stored is not None or self._core.shared is None:
-                return stored
-            return await self._core.shared.content.manifest(pull.reader.repository, digest)
+            return await self._core.store.manifest(digest) or await self._shared.content(pull, digest)
         except StoreError as error:
             self._core.store_failed(error)
             return None

@@ -7,6 +7,7 @@ from regproxy.settings import Settings
 from regproxy.stack.answers import first_value, plain_text
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, exchange_of, unanswered
+from regproxy.stack.shared_manifests import SharedManifests
 from regproxy.store.errors import StoreError
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -61,8 +62,7 @@ class PushBypass:
                     await self._core.store.forget_tag(str(exchange.registry), name, tag)
                 except StoreError as error:
                     self._core.store_failed(error)
-                if self._core.shared is not None:
-                    await self._core.shared.tags.forget(str(exchange.registry), name, tag)
+                await SharedManifests(self._core).forget(str(exchange.registry), name, tag)
             case _:
                 pass
 
