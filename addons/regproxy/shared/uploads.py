@@ -126,6 +126,8 @@ class Uploads:
         except (BucketDown, ConditionFailed, _InDoubt):
             self._try_later(digest, media_type)
         except (_Damaged, StoreError, OSError) as error:
+            if not self._store.is_open:
+                return  # the next run goes on with it
             _logger.warning("%s is not written to the shared store: %s", digest, error)
             self._forget(digest)
         else:
