@@ -72,6 +72,11 @@ class Pair:
         """Put something into the bucket by hand."""
         obstore.put(self.weed.bucket("shared"), name, body)
 
+    def tags(self) -> list[bytes]:
+        """Return what the bucket has of tags."""
+        bucket = self.weed.bucket("shared")
+        return [bytes(obstore.get(bucket, name).bytes()) for name in self.names if name.startswith("cache/tags/")]
+
     def stored(self, digest: str) -> bytes:
         """Return what the bucket has as a content."""
         return bytes(obstore.get(self.weed.bucket("shared"), path("content", digest)).bytes())
@@ -180,6 +185,20 @@ class TestSharing:
 
         assert [sha256(answer.body) for answer in answers] == [image.digest] * 2
         assert len(log.requests()) == 1
+
+    def test_who_wants_the_registrys_word_costs_a_head_only(self, lab: Lab, pair: Pair, build_image: MakeImage) -> None:
+        """Where every use asks the registry, what another replica has stored saves the GET that counts."""
+        image = build_image()
+        lab.push(image, "shared/insists")
+        assert ask(pair.first, "shared/insists/manifests/latest").status == 200
+        pair.wait_for([image.digest])
+        wait_until(lambda: sum(b"checked_at_s" in text for text in pair.tags()) == len(pair.tags()))
+        log = lab.noauth.log.mark()
+        target = f"/v2/shared/insists/manifests/latest?ns={REGISTRY}"
+        answer = pair.second.request("GET", target, {"Accept": MANIFEST, "Cache-Control": "no-cache"})
+
+        assert (sha256(answer.body), answer.header(STATUS)) == (image.digest, "REVALIDATED")
+        assert [request.method for request in log.requests()] == ["HEAD"]
 
     def test_what_only_a_login_may_read_needs_it_at_the_other_replica(
         self, lab: Lab, pair: Pair, origin: Origin
