@@ -86,8 +86,7 @@ class SharedAccess:
         holders = [each.record for each in found if each is not None and each.record is not None]
         for record in holders:
             await self._store.access.known(record.repository, NOBODY, digest)
-            _keep(self._told, (record.repository, digest), record.given)
-            self._store.access.bind(record.repository, digest, record.given)
+            self._bind(record, digest)
         return [record.holder for record in holders]
 
     async def is_held(self, digest: Digest) -> bool:
@@ -118,6 +117,16 @@ class SharedAccess:
         if self._told.get((repository, digest)) != given:
             path = holder_path(digest, repository)
             self._errands.add(path, lambda: self._write_holder(repository, digest, given))
+
+    def unbound(self, repository: Repository, digest: Digest) -> None:
+        """Tell the others that a repository has a content no more: their clients have to ask the registry again."""
+        path, record = holder_path(digest, repository), HolderRecord(repository, Given.NOWHERE)
+        _keep(self._told, (repository, digest), Given.NOWHERE)
+
+        async def write() -> None:
+            await self._records.write(path, record.to_json())
+
+        self._errands.add(path, write)
 
     def challenged(self, registry: Registry, challenge: str) -> None:
         """Tell the others what a registry asks for."""
@@ -151,8 +160,14 @@ class SharedAccess:
         found = await self._records.read(holder_path(digest, repository), HolderRecord.from_json)
         if found is None or found.record is None or found.record.repository != repository:
             return
-        _keep(self._told, (repository, digest), found.record.given)
-        self._store.access.bind(repository, digest, found.record.given)
+        self._bind(found.record, digest)
+
+    def _bind(self, record: HolderRecord, digest: Digest) -> None:
+        """Bring a holder into the book, but not what this replica has seen deleted."""
+        key = record.repository, digest
+        if record.given != Given.NOWHERE and self._told.get(key) != Given.NOWHERE:
+            _keep(self._told, key, record.given)
+            self._store.access.bind(*key, record.given)
 
     async def _write_openness(self, repository: Repository) -> None:
         path = repository_path(repository)

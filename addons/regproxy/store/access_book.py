@@ -57,6 +57,9 @@ class Watcher(Protocol):
     def bound(self, repository: Repository, digest: Digest, given: int) -> None:
         """Hear that a repository has a content."""
 
+    def unbound(self, repository: Repository, digest: Digest) -> None:
+        """Hear that a repository has a content no more."""
+
     def challenged(self, registry: Registry, challenge: str) -> None:
         """Hear that a registry asks for something else than before."""
 

@@ -104,6 +104,29 @@ async def test_who_holds_a_content_is_learnt_with_the_registry(replica: Replica)
     assert not await second.access.is_held(Digest.of(b"unknown"))
 
 
+async def test_what_was_deleted_is_not_bound_again_by_the_bucket(
+    replica: Replica, bucket: ShakyBucket, clock: SimpleNamespace
+) -> None:
+    """Here at once, elsewhere as soon as the bucket has been told; the origin of the content stays known."""
+    first, second, third = replica(), replica(), replica()
+    await opened(first, OpenedBy.NOBODY, let_in=True, at_s=clock.now_s)
+    bucket.fails = True
+    second.access.unbound(APP, DIGEST)
+    await second.idle()
+    bucket.fails = False
+    await second.writing.look()
+    assert not (await known(second)).given
+    second.access.unbound(APP, DIGEST)
+    await second.idle()
+
+    assert not (await known(third)).given
+    assert await third.access.adopt_holders(DIGEST) == [Holder(QUAY, Given.NOWHERE)]
+    first.access.bound(APP, DIGEST, Given.TO_CLIENT)
+    await first.idle()
+    clock.now_s += ASKED_S
+    assert (await known(third)).given == Given.TO_CLIENT
+
+
 async def test_a_challenge_is_known_to_all(replica: Replica) -> None:
     """So that a replica that has never met the registry can say in an outage what it would ask for."""
     first, second = replica(), replica()
