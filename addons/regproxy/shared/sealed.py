@@ -10,7 +10,7 @@ from regproxy.shared.link import Link
 
 _logger = logging.getLogger(__name__)
 
-RECORD_LIMIT_S = 1.0
+RECORD_LIMIT_S = 2.0
 """To read a record of some hundred bytes: a client waits for it, and could go on without."""
 
 WRITE_LIMIT_S = 10.0
