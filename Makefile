@@ -1,6 +1,6 @@
 # Every target sets up what it needs; nothing has to be installed before.
 .DEFAULT_GOAL := help
-.PHONY: help serve soak test test-clients test-container test-setup test-hostile crash golden fuzz screenshot bench check audit sbom lint format lock clean
+.PHONY: help serve soak test test-shared test-clients test-container test-setup test-hostile crash golden fuzz screenshot bench check audit sbom lint format lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -38,6 +38,13 @@ test-clients: ## Pull with every real client, Debian's and those of its next rel
 	@scripts/test-packages
 	-@scripts/test-packages $(CLIENT_PROGRAMS)
 	@$(BIN)/python -m pytest -m clients --timeout=600 tests/e2e/clients $(ARGS)
+
+test-shared: ## Test proxies that share a bucket, also what make test leaves out; SeaweedFS is the engine
+	@scripts/bootstrap dev
+	@scripts/test-packages
+	-@scripts/test-packages containerd:containerd runc:runc
+	@$(BIN)/python -m pytest -m "slow or not slow" --timeout=600 tests/unit/shared tests/e2e/test_shared_store.py \
+		tests/e2e/clients/test_replicas.py $(ARGS)
 
 test-container: ## Build the image and run it and the recipes of docs/deploy, as root; elsewhere it says why not
 	@scripts/bootstrap dev

@@ -21,9 +21,10 @@ ROOM_MAY_IMPORT = {
     "store": {"oci", "policy"},
     "origin": {"oci", "policy"},
     "engine": {"oci", "policy"},
-    "stack": {"oci", "policy", "settings", "store", "origin", "engine"},
+    "shared": {"oci", "policy", "store"},
+    "stack": {"oci", "policy", "settings", "store", "shared", "origin", "engine"},
     "cli": {"oci"},
-    ENTRY: {"oci", "policy", "settings", "store", "origin", "engine", "stack"},
+    ENTRY: {"oci", "policy", "settings", "store", "shared", "origin", "engine", "stack"},
     "": set[str](),  # regproxy/__init__.py
 }
 """The other rooms that each room may know."""
@@ -34,6 +35,7 @@ LIBRARY_OWNERS = {
     "diskcache": {"store"},
     "aiohttp": {"origin"},
     "botocore": {"origin"},
+    "obstore": {"shared"},
     "prometheus_client": {"stack"},
     "rich": {"cli"},
     "typer": {"cli"},

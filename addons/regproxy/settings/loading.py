@@ -36,6 +36,8 @@ from regproxy.settings.words import (
     parse_not_found_s,
     parse_password,
     parse_registry,
+    parse_store_key,
+    parse_store_url,
     reason,
 )
 
@@ -85,6 +87,8 @@ class _Reader:
             cache_inactive_s=self._time_s("CACHE_INACTIVE"),
             old_cache=self._value("OLD_CACHE", grammar.parse_old_cache),
             cache_min_free_bytes=self._value("CACHE_MIN_FREE", grammar.parse_size_bytes),
+            store_url=self._value("STORE_URL", parse_store_url),
+            store_key=self._value("STORE_KEY", parse_store_key),
             registries=self._registries(credentials),
             mirror_registries=self._mirror_registries(),
             default_registry=self._value("DEFAULT_REGISTRY", grammar.parse_default_registry),

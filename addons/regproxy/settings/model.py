@@ -11,6 +11,7 @@ from pathlib import Path
 
 from regproxy.policy.access import PrivateImages
 from regproxy.policy.adoption import OldCache
+from regproxy.policy.bucket_address import BucketAddress
 from regproxy.policy.credentials import Credential
 from regproxy.policy.image_rules import ImageRule, Network
 from regproxy.policy.interception import HostPattern
@@ -86,6 +87,10 @@ class Settings:
     """What becomes of an nginx predecessor's cache in the cache directory."""
     cache_min_free_bytes: int
     """Free space that the cache leaves on its disk."""
+    store_url: BucketAddress | None
+    """The bucket behind the cache, shared with other proxies."""
+    store_key: str = field(repr=False)
+    """What its records are sealed with; empty for what the AWS credentials give."""
     registries: tuple[HostPattern, ...]
     """Hosts to intercept besides the built-in ones, and exceptions; the hosts of `credentials` are among them."""
     mirror_registries: tuple[HostPattern, ...] | None

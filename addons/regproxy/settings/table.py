@@ -48,6 +48,18 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         meaning="A predecessor's (nginx) cache in `CACHE_DIRECTORY`: `copy` takes its content over and leaves its "
         "files, `move` removes what was taken over, `ignore` does not look",
     ),
+    Setting(
+        variable="STORE_URL",
+        meaning="A bucket that several proxies share behind their own caches: "
+        "`s3://bucket/prefix?endpoint=https://host&region=name` (`docs/shared-store.md`)",
+        secret=True,
+    ),
+    Setting(
+        variable="STORE_KEY",
+        default_note="made from `AWS_SECRET_ACCESS_KEY`",
+        secret=True,
+        meaning="What the records in that bucket are sealed with; the same random text at all replicas",
+    ),
     Setting(variable="CA_DIRECTORY", default="/ca", meaning="Where the CA is kept; a new one is made if it is empty"),
     Setting(variable="CA_CRT_FILE", default_note="`ca.crt` in `CA_DIRECTORY`", meaning="Certificate of the CA (PEM)"),
     Setting(variable="CA_KEY_FILE", default_note="`ca.key` in `CA_DIRECTORY`", meaning="Private key of the CA (PEM)"),

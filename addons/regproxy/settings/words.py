@@ -2,11 +2,13 @@
 
 import dataclasses
 
+from regproxy.policy.bucket_address import BucketAddress
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.mirror import HUB, HUB_NAMES
 from regproxy.settings import grammar
 
 _SHORTEST_PASSWORD = 8
+_SHORTEST_KEY = 16
 _LONGEST_NOT_FOUND_S = 60.0
 
 
@@ -14,6 +16,18 @@ def parse_password(text: str) -> str:
     """Return the password of the web interface; empty for one that is made at start."""
     if 0 < len(text) < _SHORTEST_PASSWORD:
         raise ValueError(f"shorter than {_SHORTEST_PASSWORD} characters")
+    return text
+
+
+def parse_store_url(text: str) -> BucketAddress | None:
+    """Return the shared store; None without one."""
+    return BucketAddress.parse(text) if text else None
+
+
+def parse_store_key(text: str) -> str:
+    """Return what the records of the shared store are sealed with; empty for what follows from other settings."""
+    if 0 < len(text) < _SHORTEST_KEY:
+        raise ValueError(f"shorter than {_SHORTEST_KEY} characters: use `openssl rand -hex 32`")
     return text
 
 

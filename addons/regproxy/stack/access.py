@@ -33,6 +33,7 @@ from regproxy.policy.breaker import Need
 from regproxy.policy.freshness import Status, stale_allowed
 from regproxy.policy.openers import OpenedBy
 from regproxy.policy.redirects import Url
+from regproxy.shared.access import SharedAccess
 from regproxy.stack.access_questions import AccessQuestions, Reader, Wish, challenge_for
 from regproxy.store.access_book import AccessBook
 from regproxy.store.content import Store
@@ -104,13 +105,15 @@ class Arrival:
 class AccessControl:
     """Decides for the caches. For the event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it decides by, and whom it asks
         self,
         rules: AccessRules,
         private_images: PrivateImages,
         store: Store,
         upstream: AuthorizedUpstream,
         store_failed: Callable[[StoreError], None],
+        *,
+        others: SharedAccess | None = None,
     ) -> None:
         self._rules = rules
         self._shares_all = private_images is PrivateImages.SHARE
@@ -118,6 +121,7 @@ class AccessControl:
         self._questions = AccessQuestions(upstream)
         self._upstream = upstream
         self._store_failed = store_failed
+        self._others = others
         self._checking: weakref.WeakValueDictionary[Reader, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def allows(self, reader: Reader, digest: Digest | None) -> bool:
@@ -179,6 +183,10 @@ class AccessControl:
         except StoreError as error:
             self._store_failed(error)
             return False
+        if not holders and self._others is not None:
+            holders = await self._others.adopt_holders(digest)
+            if not holders and not self._store.holds(digest):
+                return False  # what is in the bucket has come from somewhere: without a word from where it stays there
         if not may_take_at_its_word(reader.repository.registry, holders):
             return False
         # What is still on its way may never come, and another registry may give it later: nothing to remember.
@@ -282,18 +290,28 @@ class AccessControl:
 
     async def _known(self, reader: Reader, digest: Digest | None) -> Known:
         try:
-            return await self._store.access.known(reader.repository, reader.client, digest)
+            known = await self._store.access.known(reader.repository, reader.client, digest)
+            if self._others is None or self._shares_all or self._rules.allows(known, time.time()) is not None:
+                return known
+            if await self._others.learn(reader.repository, digest):
+                known = self._store.access.recall(reader.repository, reader.client, digest)
         except StoreError as error:
             self._store_failed(error)
             return Known()
+        return known
 
     async def challenge(self, registry: Registry) -> str | None:
         """Return what a registry asked for when it last refused; empty if it only answered, None if it never did."""
         try:
-            return await self._store.access.challenge(registry)
+            known = await self._store.access.challenge(registry)
         except StoreError as error:
             self._store_failed(error)
             return None
+        if known is None and self._others is not None:
+            known = await self._others.challenge(registry)
+            if known is not None:
+                self._store.access.challenged(registry, known)
+        return known
 
 
 def _unknown(wish: Wish) -> ErrorCode:

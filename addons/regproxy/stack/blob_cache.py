@@ -26,6 +26,7 @@ from regproxy.oci.ranges import (
 from regproxy.origin.blobs import Connections, fill
 from regproxy.origin.errors import UpstreamRefused, UpstreamUnavailable
 from regproxy.policy.freshness import NotAsked
+from regproxy.shared.records import About
 from regproxy.stack.access import Allowed, FromRegistry, Refused, Verdict
 from regproxy.stack.access_questions import Reader, Wish
 from regproxy.stack.answers import answer, content_fields, oci_error, relay, status_for, unavailable
@@ -125,10 +126,42 @@ class BlobCache:
             case Refused():
                 pass
             case FromRegistry():
-                await self._answer_missing(flow, exchange, blob)
+                await self._from_registry(flow, exchange, blob)
 
     async def _answer_missing(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> None:
-        """Fetch the blob; a HEAD is left to the registry.
+        """Fetch the blob: from the bucket, if there is one that has it and the client may, else from the registry."""
+        shared = self._core.shared
+        if shared is None or flow.request.method != "GET" or self._core.store.running(blob.digest) is not None:
+            await self._from_registry(flow, exchange, blob)
+            return
+        about = await shared.content.about(blob.digest)
+        stored = self.stored(blob, Read.of_request(flow.request))
+        if stored is not None:
+            # It has come while the bucket was asked.
+            await self._answer_stored(flow, exchange, blob, stored)
+            return
+        if about is None:
+            await self._from_registry(flow, exchange, blob)
+            return
+        match await self._admit(flow, exchange, blob, FileAnswer(200, {}, 0, about.size_bytes, None)):
+            case Allowed():
+                exchange.cache_status = CacheStatus.HIT
+                if not self._respond_if_stored(flow, blob):
+                    await self._download(flow, exchange, blob, about)
+            case Refused():
+                pass
+            case FromRegistry():
+                await self._from_registry(flow, exchange, blob)
+
+    def _respond_if_stored(self, flow: http.HTTPFlow, blob: Blob) -> bool:
+        """Answer a client that may have it with what has come meanwhile."""
+        stored = self.stored(blob, Read.of_request(flow.request))
+        if stored is not None:
+            respond(flow, stored)
+        return stored is not None
+
+    async def _from_registry(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> None:
+        """Fetch the blob from its registry; a HEAD is left to that.
 
         Its HEAD and GET lead to URLs that are signed apart, and some storage answers no HEAD at all.
         """
@@ -178,9 +211,11 @@ class BlobCache:
         file.close()
         return verdict
 
-    async def _download(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> None:  # noqa: C901 - one story
-        """Join the running download of this digest, or start it."""
-        settings = self._core.settings
+    async def _download(  # noqa: C901 - one story
+        self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob, about: About | None = None
+    ) -> None:
+        """Join the running download of this digest, or start it; from the bucket first, if that knows it (`about`)."""
+        settings, shared = self._core.settings, self._core.shared
         connections = Connections(settings.download_connections, settings.download_part_bytes)
         request = content_request("GET", flow, exchange, blob)
         writes = self._core.not_found.writes
@@ -195,8 +230,14 @@ class BlobCache:
             async def fetch(ingest: Ingest) -> None:
                 nonlocal ours
                 ours = True
+                if about is not None and shared is not None:
+                    if await shared.content.fill(ingest, about):
+                        return
+                    exchange.cache_status = CacheStatus.MISS
                 arrival = await self._core.access.arrival(reader, blob.digest)
                 await arrival.watch(ingest, partial(fill, ingest, request, self._core.upstream, connections))
+                if shared is not None:
+                    shared.uploads.add(blob.digest, "")
 
             ingest = self._core.store.join_or_start(blob.digest, fetch)
             self._core.downloads.joined(blob.digest, exchange, blob.name, _client_ip(flow))

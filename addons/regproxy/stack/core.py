@@ -12,6 +12,7 @@ from regproxy.policy.drills import Drills
 from regproxy.policy.identities import IdentityKey
 from regproxy.policy.readiness import Summary
 from regproxy.settings import Settings
+from regproxy.shared.tier import SharedTier
 from regproxy.stack.accepted_logins import AcceptedLogins
 from regproxy.stack.access import AccessControl
 from regproxy.stack.ca import Ca
@@ -40,6 +41,8 @@ class Core:
         self._identities: ClientIdentities | None = None
         self._access: AccessControl | None = None
         self._store_failed = False
+        self.shared: SharedTier | None = None
+        """The bucket behind the store, if there is one."""
         self.accepted_logins = AcceptedLogins()
         """Which logins of clients were right."""
         self.own_ports: set[int] = set()
@@ -63,12 +66,20 @@ class Core:
         self.not_found = NotFound(settings.not_found_s)
         self.lookup = lookup_at(settings.nameservers) if settings.nameservers else system_lookup
 
-    def start(self, store: Store, upstream: AuthorizedUpstream, ca: Ca) -> None:
+    def start(self, store: Store, upstream: AuthorizedUpstream, ca: Ca, shared: SharedTier | None = None) -> None:
         """Set what was opened: from now on requests can be answered."""
+        self.shared = shared
         self._store, self._upstream, self._ca = store, upstream, ca
         self._identities = ClientIdentities(IdentityKey(store.identity_key))
         rules = AccessRules(self.settings.access_ttl_s, self.settings.access_grace_s)
-        self._access = AccessControl(rules, self.settings.private_images, store, upstream, self.store_failed)
+        self._access = AccessControl(
+            rules,
+            self.settings.private_images,
+            store,
+            upstream,
+            self.store_failed,
+            others=None if shared is None else shared.access,
+        )
 
     @property
     def ready(self) -> bool:

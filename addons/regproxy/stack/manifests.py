@@ -41,6 +41,7 @@ from regproxy.stack.manifest_answers import (
     source_of,
     verified,
 )
+from regproxy.stack.shared_manifests import SharedManifests
 from regproxy.stack.tag_changes import TagChanges
 from regproxy.store.errors import StoreError
 from regproxy.store.hot import StoredManifest
@@ -63,6 +64,7 @@ class ManifestSource:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._changes = TagChanges(core)
+        self._shared = SharedManifests(core)
         self._flights: SingleFlight[tuple[UpstreamRequest, tuple[str, ...], Identity], Served] = SingleFlight()
 
     def serve_warm(self, wanted: Wanted) -> Served | None:
@@ -88,11 +90,7 @@ class ManifestSource:
         record = await self._record(pull.tag_key)
         if record is None or not is_fresh(record.checked_at_s, pull.lifetime_s, time.time()):
             return await self._asked(pull, record)
-        if await self._core.access.may_read(pull.reader, None if pull.head else record.descriptor.digest):
-            served = await self._recorded(pull, record, CacheStatus.HIT)
-            if served is not None:
-                return served
-        return await self._asked(pull, record)
+        return await self._fresh(pull, record) or await self._asked(pull, record)
 
     async def _asked(self, pull: Pull, record: TagRecord | None) -> Served:
         """Ask the registry, unless it has just said that it has nothing."""
@@ -108,7 +106,13 @@ class ManifestSource:
         """Ask the registry once for everyone who asks the same, with the same authorization, at the same time."""
         # Without an authorization to send a client may still be somebody, who may have more in an outage.
         key = pull.request, pull.accepted, pull.reader.client
-        return await self._flights.run(key, lambda: self._ask(pull, record))
+        return await self._flights.run(key, lambda: self._shared.in_turn(pull, record, self._fresh, self._ask))
+
+    async def _fresh(self, pull: Pull, record: TagRecord) -> Served | None:
+        """Serve what a fresh record points to, if the client may have it."""
+        if not await self._core.access.may_read(pull.reader, None if pull.head else record.descriptor.digest):
+            return None
+        return await self._recorded(pull, record, CacheStatus.HIT)
 
     async def _ask(self, pull: Pull, record: TagRecord | None) -> Served:
         fallback = None if record is None else await self._last_good(pull, record)
@@ -189,8 +193,10 @@ class ManifestSource:
         if not isinstance(pull.manifest.reference, Digest):
             try:
                 if await self._is_known_to(pull):
+                    tag = str(pull.registry), pull.manifest.name, pull.manifest.reference
                     await self._changes.vanished(pull)
-                    await self._core.store.forget_tag(str(pull.registry), pull.manifest.name, pull.manifest.reference)
+                    await self._core.store.forget_tag(*tag)
+                    await self._shared.forget(*tag)
             except StoreError as error:
                 self._core.store_failed(error)
 
@@ -211,6 +217,7 @@ class ManifestSource:
             await store.put_content(descriptor.digest, answer.body, descriptor.media_type)
             await store.inventory.note_source(source_of(pull, descriptor, answer, time.time()))
             self._core.store_worked()
+            self._shared.stored(descriptor)
         except StoreError as error:
             self._core.store_failed(error)
         else:
@@ -235,6 +242,7 @@ class ManifestSource:
             self._core.store_failed(error)
         else:
             await self._changes.seen(pull, before, record)
+        self._shared.remember(pull.tag_key, record)
 
     async def _record(self, key: TagKey) -> TagRecord | None:
         try:
@@ -283,11 +291,11 @@ class ManifestSource:
         """Serve what a record points to. A HEAD needs the record only."""
         if pull.head:
             return of_record(record, status)
-        return of_tag(record, await self._content(record.descriptor.digest), status)
+        return of_tag(record, await self._content(pull, record.descriptor.digest), status)
 
     async def _stored(self, pull: Pull, digest: Digest) -> Served | None:
         """Serve stored content, if the client accepts its media type and may read it. Raises `Withheld`."""
-        stored = await self._content(digest)
+        stored = await self._content(pull, digest)
         served = of_content(pull, digest, stored, CacheStatus.HIT)
         if stored is None or served is None:
             return None
@@ -300,9 +308,9 @@ class ManifestSource:
             case FromRegistry():
                 return None
 
-    async def _content(self, digest: Digest) -> StoredManifest | None:
+    async def _content(self, pull: Pull, digest: Digest) -> StoredManifest | None:
         try:
-            return await self._core.store.manifest(digest)
+            return await self._core.store.manifest(digest) or await self._shared.content(pull, digest)
         except StoreError as error:
             self._core.store_failed(error)
             return None

@@ -9,6 +9,7 @@ from regproxy.settings import Settings
 from regproxy.stack.answers import first_value, plain_text
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, exchange_of, unanswered
+from regproxy.stack.shared_manifests import SharedManifests
 from regproxy.store.errors import StoreError
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -68,6 +69,7 @@ class PushBypass:
                     await self._core.store.forget_tag(str(exchange.registry), name, tag)
                 except StoreError as error:
                     self._core.store_failed(error)
+                await SharedManifests(self._core).forget(str(exchange.registry), name, tag)
             case ((Manifest(name, Digest() as digest) | Blob(name, digest)), "DELETE"):
                 await self._core.access.deleted(Repository(exchange.registry, name), digest)
             case _:

@@ -29,6 +29,7 @@ from regproxy.engine.warm_connection import Reception
 from regproxy.origin.authorized import AuthorizedUpstream
 from regproxy.origin.observer import Observer
 from regproxy.settings import Settings, SettingsError, load_settings
+from regproxy.shared.tier import TierError
 from regproxy.stack.announcements import announce
 from regproxy.stack.ca import CaWatch
 from regproxy.stack.core import Core
@@ -36,7 +37,14 @@ from regproxy.stack.credential_check import report_credentials
 from regproxy.stack.metrics import Metrics
 from regproxy.stack.private_process import keep_private
 from regproxy.stack.warm_reads import WarmReads
-from regproxy.stack.wiring import make_upstream, mitmproxy_options, summary, time_limits, without_own_proxies
+from regproxy.stack.wiring import (
+    make_shared_tier,
+    make_upstream,
+    mitmproxy_options,
+    summary,
+    time_limits,
+    without_own_proxies,
+)
 from regproxy.store.adoption import adopt_old_cache
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
@@ -113,18 +121,21 @@ class Startup:
                 settings.cache_min_free_bytes,
             )
             store.open()
+            shared = make_shared_tier(settings, store)
             if self._debug_mode is not None:
                 self._debug_mode.open()
-        except (AuthorityError, StoreError, OSError) as error:
+        except (AuthorityError, StoreError, TierError, OSError) as error:
             self._refuse(str(error))
             return
         self._sender.stall_limit_s = settings.send_timeout_s or math.inf
-        self._core.start(store, upstream, ca)
+        self._core.start(store, upstream, ca, shared)
         watch = TimeLimitWatch(time_limits(settings), _connections)
         asyncio_utils.create_task(watch.run(), name="time limits", keep_ref=True)
         asyncio_utils.create_task(self._ca_watch.run(), name="look after the CA", keep_ref=True)
         asyncio_utils.create_task(store.housekeeping(), name="store housekeeping", keep_ref=True)
         asyncio_utils.create_task(self._metrics.run(), name="metrics", keep_ref=True)
+        if shared is not None:
+            asyncio_utils.create_task(shared.run(), name="shared tier", keep_ref=True)
         self._choose_road(settings)
         for warning in settings.warnings:
             logger.warning("%s", warning)
@@ -172,6 +183,8 @@ class Startup:
         if self._core.ready:
             self._ca_watch.write_clients()
             asyncio_utils.create_task(self._core.upstream.close(), name="close upstream connections", keep_ref=True)
+            if self._core.shared is not None:
+                self._core.shared.close()
             self._core.store.close()
 
 

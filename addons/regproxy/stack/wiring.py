@@ -14,7 +14,9 @@ from regproxy.origin.resolver import Lookup, is_own_port, system_lookup
 from regproxy.policy.interception import HostPattern
 from regproxy.policy.upstream_proxy import ForwardProxy
 from regproxy.settings import Settings
+from regproxy.shared.tier import SharedTier
 from regproxy.stack.version import VERSION
+from regproxy.store.content import Store
 
 NEVER_S = 10 * 365 * 86400
 """An inactivity limit that no connection meets."""
@@ -71,6 +73,15 @@ def make_upstream(
     return AuthorizedUpstream(options, credentials, settings.trusted_hosts, observer)
 
 
+def make_shared_tier(settings: Settings, store: Store) -> SharedTier | None:
+    """Return the bucket behind the store, which is open, if the operator has one. Raises TierError."""
+    if settings.store_url is None:
+        return None
+    return SharedTier.open(
+        store, settings.store_url, settings.store_key, settings.access_ttl_s, settings.upstream_ca_file
+    )
+
+
 def upstream_options(settings: Settings) -> UpstreamOptions:
     """Return what the origin room needs of the settings."""
     return UpstreamOptions(
@@ -112,7 +123,8 @@ def summary(settings: Settings) -> str:
         f"registry-proxy {VERSION} listens on {settings.listen_host or '*'}:{settings.listen_port}",
         f"intercepts Docker Hub and {_listed(settings.registries) or 'nothing else'}",
         _mirror_door(settings),
-        f"caches up to {settings.cache_max_size_bytes} bytes in {settings.cache_directory}",
+        f"caches up to {settings.cache_max_size_bytes} bytes in {settings.cache_directory}"
+        f"{f', shares them in {settings.store_url}' if settings.store_url else ''}",
         f"tags {'by tier' if settings.enable_manifest_cache else 'revalidated at every pull'}",
         f"pushes {_pushes(settings)}",
         f"logins by AUTH_PRECEDENCE={settings.auth_precedence}",

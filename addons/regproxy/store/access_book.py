@@ -6,9 +6,10 @@ For the event loop.
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from regproxy.oci.digest import Digest
 from regproxy.oci.names import Registry
@@ -47,6 +48,22 @@ class _Recent[Key: Hashable, Value](OrderedDict[Key, Value]):
             self.popitem(last=False)
 
 
+class Watcher(Protocol):
+    """Hears what is learnt, to tell other replicas. It must not wait."""
+
+    def answered(self, repository: Repository, opened_by: OpenedBy, *, let_in: bool, at_s: float) -> None:
+        """Hear that a registry let somebody read, or refused."""
+
+    def bound(self, repository: Repository, digest: Digest, given: int) -> None:
+        """Hear that a repository has a content."""
+
+    def unbound(self, repository: Repository, digest: Digest) -> None:
+        """Hear that a repository has a content no more."""
+
+    def challenged(self, registry: Registry, challenge: str) -> None:
+        """Hear that a registry asks for something else than before."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Arrival:
     """A content on its way; a registry that breaks its word has given nothing."""
@@ -67,6 +84,7 @@ class AccessBook:
     """The records of one open store."""
 
     def __init__(self, ledger: Ledger) -> None:
+        self.watcher: Watcher | None = None
         self._ledger = ledger
         self._openness: _Recent[Repository, Openness] = _Recent(REPOSITORIES)
         self._given: _Recent[tuple[Repository, Digest], int] = _Recent(BINDINGS)
@@ -91,13 +109,18 @@ class AccessBook:
         await self._load(repository, client, digest)
         return self.recall(repository, client, digest)
 
-    async def holders(self, digest: Digest) -> list[Holder]:
-        """Return who is known to have a content. Raises StoreError."""
+    async def bindings(self, digest: Digest) -> dict[Repository, int]:
+        """Return the repositories that have given a content, and to whom. Raises StoreError."""
         found = dict(await self._ledger.holders(digest))
         for changes in (self._writing, self._changes):
             for (repository, changed), given in changes.bindings.items():
                 if changed == digest:
                     found[repository] = given
+        return found
+
+    async def holders(self, digest: Digest) -> list[Holder]:
+        """Return who is known to have a content. Raises StoreError."""
+        found = await self.bindings(digest)
         for arrival, opened in self._arriving.items():
             if arrival.digest == digest:
                 found.setdefault(arrival.repository, opened.given)
@@ -132,12 +155,24 @@ class AccessBook:
             at_s = now_s if let_in else NEVER_S
             self._proofs.keep((repository, client.key), at_s)
             self._changes.proofs[repository, client.key] = at_s
+        if self.watcher is not None:
+            self.watcher.answered(repository, opened_by, let_in=let_in, at_s=now_s)
+
+    def adopt(self, repository: Repository, change: Callable[[Openness], Openness]) -> None:
+        """Correct how open a repository is by what others have learnt; after `known`."""
+        before = self._openness.get(repository, CLOSED)
+        openness = change(before)
+        if openness != before:
+            self._openness.keep(repository, openness)
+            self._changes.repositories[repository] = openness
 
     def challenged(self, registry: Registry, challenge: str) -> None:
         """Note what a registry asks for."""
         if self._challenges.get(registry) != challenge:
             self._challenges.keep(registry, challenge)
             self._changes.challenges[registry] = challenge
+            if self.watcher is not None:
+                self.watcher.challenged(registry, challenge)
 
     def bind(self, repository: Repository, digest: Digest, given: int) -> None:
         """Note that a repository has a content, and to whom it gave it; after `known`."""
@@ -145,11 +180,15 @@ class AccessBook:
         all_given = self._given.get(key, Given.NOWHERE) | given
         self._given.keep(key, all_given)
         self._changes.bindings[key] = all_given
+        if self.watcher is not None:
+            self.watcher.bound(repository, digest, all_given)
 
     def unbind(self, repository: Repository, digest: Digest) -> None:
         """Note that a repository has a content no more. It stays among the holders: its origin is not unknown."""
         self._given.keep((repository, digest), Given.NOWHERE)
         self._changes.bindings[repository, digest] = Given.NOWHERE
+        if self.watcher is not None:
+            self.watcher.unbound(repository, digest)
 
     @contextmanager
     def arriving(self) -> Iterator["Arriving"]:

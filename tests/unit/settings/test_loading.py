@@ -137,7 +137,10 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
 ]
 
 # Tested in their own way: the files, and the delimiters.
-TESTED_ELSEWHERE = {"CONFIG_FILE", "RESOLVERS_FILE", "AUTH_REGISTRIES_DELIMITER", "AUTH_REGISTRY_DELIMITER"}
+TESTED_ELSEWHERE = {
+    *("CONFIG_FILE", "RESOLVERS_FILE", "AUTH_REGISTRIES_DELIMITER", "AUTH_REGISTRY_DELIMITER"),
+    *("STORE_URL", "STORE_KEY"),
+}
 
 
 @pytest.mark.parametrize(("variable", "pick", "default", "value", "expected"), GOOD, ids=[row[0] for row in GOOD])

@@ -1,0 +1,199 @@
+"""What replicas tell one another of who may read what: whom a registry let in, which repository has a content.
+
+It is looked up when the own memory is not enough, and a moment later not again. What clients have proven with logins of
+their own is not shared: the key with which those are hashed never leaves a replica's directory, and each replica asks
+the registry itself.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Hashable
+
+from regproxy.oci.digest import Digest
+from regproxy.oci.names import Registry
+from regproxy.policy.access import Given, Holder, Repository
+from regproxy.policy.identities import NOBODY
+from regproxy.policy.openers import OpenedBy
+from regproxy.policy.shared_records import SharedOpenness
+from regproxy.shared.bucket import ConditionFailed
+from regproxy.shared.errands import Errands
+from regproxy.shared.link import BucketDown
+from regproxy.shared.paths import challenge_path, holder_path, holders_prefix, repository_path
+from regproxy.shared.records import HolderRecord, RepositoryRecord
+from regproxy.shared.sealed import SealedRecords
+from regproxy.store.content import Store
+
+ASKED_S = 3.0
+"""How long an answer of the bucket stands: one pull asks for the same a dozen times."""
+
+_MOST = 20_000
+_TRIES = 3
+
+
+class _Lately[Key: Hashable]:
+    """What was asked a moment ago."""
+
+    def __init__(self) -> None:
+        self._asked: OrderedDict[Key, float] = OrderedDict()
+
+    def ask(self, key: Key) -> bool:
+        """Whether it is to be asked now."""
+        now_s = time.monotonic()
+        if now_s - self._asked.get(key, float("-inf")) < ASKED_S:
+            return False
+        self._asked[key] = now_s
+        self._asked.move_to_end(key)
+        if len(self._asked) > _MOST:
+            self._asked.popitem(last=False)
+        return True
+
+
+class SharedAccess:
+    """The records of who may read, of an open store. Without the bucket there is nothing to learn."""
+
+    def __init__(self, store: Store, records: SealedRecords, errands: Errands, access_ttl_s: float) -> None:
+        self._store, self._records, self._errands = store, records, errands
+        self._worth_s = access_ttl_s / 4
+        self._repositories: _Lately[Repository] = _Lately()
+        self._contents: _Lately[tuple[Repository, Digest]] = _Lately()
+        self._challenges: _Lately[Registry] = _Lately()
+        self._own: OrderedDict[Repository, SharedOpenness] = OrderedDict()
+        self._told: OrderedDict[tuple[Repository, Digest], int] = OrderedDict()
+
+    # For whoever decides.
+
+    async def learn(self, repository: Repository, digest: Digest | None) -> bool:
+        """Bring into the book what other replicas know; whether there may be anything new."""
+        asks_repository = self._repositories.ask(repository)
+        asks_content = digest is not None and self._contents.ask((repository, digest))
+        try:
+            if asks_repository:
+                await self._learn_openness(repository)
+            if asks_content and digest is not None:
+                await self._learn_holder(repository, digest)
+        except BucketDown:
+            return False
+        return asks_repository or asks_content
+
+    async def adopt_holders(self, digest: Digest) -> list[Holder]:
+        """Bring into the book, and return, who has a content that has come by way of the bucket. Raises StoreError."""
+        try:
+            paths = await self._records.below(holders_prefix(digest))
+            found = await asyncio.gather(*(self._records.read(path, HolderRecord.from_json) for path in paths))
+        except BucketDown:
+            return []
+        holders = [each.record for each in found if each is not None and each.record is not None]
+        for record in holders:
+            await self._store.access.known(record.repository, NOBODY, digest)
+            self._bind(record, digest)
+        return [record.holder for record in holders]
+
+    async def is_held(self, digest: Digest) -> bool:
+        """Whether it is known where a content has come from. Raises StoreError."""
+        return bool(await self._store.access.bindings(digest) or await self.adopt_holders(digest))
+
+    async def challenge(self, registry: Registry) -> str | None:
+        """Return what a registry asked another replica for."""
+        if not self._challenges.ask(registry):
+            return None
+        try:
+            found = await self._records.read(challenge_path(registry), str)
+        except BucketDown:
+            return None
+        return None if found is None else found.record
+
+    # For the book, when it learns something (`store.access_book.Watcher`).
+
+    def answered(self, repository: Repository, opened_by: OpenedBy, *, let_in: bool, at_s: float) -> None:
+        """Tell the others whom a registry let in, or refused."""
+        answer = SharedOpenness.of_answer(opened_by, let_in=let_in, at_s=at_s)
+        own = self._own.get(repository, SharedOpenness()).merged(answer)
+        _keep(self._own, repository, own)
+        self._errands.add(repository_path(repository), lambda: self._write_openness(repository))
+
+    def bound(self, repository: Repository, digest: Digest, given: int) -> None:
+        """Tell the others which repository has a content."""
+        if self._told.get((repository, digest)) != given:
+            path = holder_path(digest, repository)
+            self._errands.add(path, lambda: self._write_holder(repository, digest, given))
+
+    def unbound(self, repository: Repository, digest: Digest) -> None:
+        """Tell the others that a repository has a content no more: their clients have to ask the registry again."""
+        path, record = holder_path(digest, repository), HolderRecord(repository, Given.NOWHERE)
+        _keep(self._told, (repository, digest), Given.NOWHERE)
+
+        async def write() -> None:
+            await self._records.write(path, record.to_json())
+
+        self._errands.add(path, write)
+
+    def challenged(self, registry: Registry, challenge: str) -> None:
+        """Tell the others what a registry asks for."""
+
+        async def write() -> None:
+            await self._records.write(challenge_path(registry), challenge)
+
+        self._errands.add(challenge_path(registry), write)
+
+    async def write_holders(self, digest: Digest) -> None:
+        """Write who has a content and who may read there, all that is known here. Raises BucketDown, StoreError."""
+        for repository, given in (await self._store.access.bindings(digest)).items():
+            await self._write_openness(repository)
+            await self._write_holder(repository, digest, given)
+
+    async def tell(self, repository: Repository, digest: Digest) -> None:
+        """Write now what is known here of a repository and a content. Raises BucketDown, StoreError."""
+        await self._write_openness(repository)
+        given = (await self._store.access.bindings(digest)).get(repository, Given.NOWHERE)
+        await self._write_holder(repository, digest, given)
+
+    async def _learn_openness(self, repository: Repository) -> None:
+        found = await self._records.read(repository_path(repository), RepositoryRecord.from_json)
+        if found is None or found.record is None or found.record.repository != repository:
+            return
+        openness = found.record.openness.merged(self._own.get(repository, SharedOpenness()))
+        now_s = time.time()
+        self._store.access.adopt(repository, lambda own: openness.correct(own, now_s))
+
+    async def _learn_holder(self, repository: Repository, digest: Digest) -> None:
+        found = await self._records.read(holder_path(digest, repository), HolderRecord.from_json)
+        if found is None or found.record is None or found.record.repository != repository:
+            return
+        self._bind(found.record, digest)
+
+    def _bind(self, record: HolderRecord, digest: Digest) -> None:
+        """Bring a holder into the book, but not what this replica has seen deleted."""
+        key = record.repository, digest
+        if record.given != Given.NOWHERE and self._told.get(key) != Given.NOWHERE:
+            _keep(self._told, key, record.given)
+            self._store.access.bind(*key, record.given)
+
+    async def _write_openness(self, repository: Repository) -> None:
+        path = repository_path(repository)
+        known = await self._store.access.known(repository, NOBODY, None)
+        # What was refused is known here since the start only; before it, what is known to be open.
+        own = self._own.get(repository) or SharedOpenness.of_known(known.openness)
+        for _ in range(_TRIES):
+            found = await self._records.read(path, RepositoryRecord.from_json)
+            stored = found.record.openness if found is not None and found.record is not None else SharedOpenness()
+            if not own.adds_to(stored, self._worth_s):
+                return
+            try:
+                await self._records.replace(path, RepositoryRecord(repository, own.merged(stored)).to_json(), found)
+            except ConditionFailed:
+                continue
+            return
+
+    async def _write_holder(self, repository: Repository, digest: Digest, given: int) -> None:
+        if self._told.get((repository, digest)) == given or given == Given.NOWHERE:
+            return
+        await self._records.write(holder_path(digest, repository), HolderRecord(repository, given).to_json())
+        _keep(self._told, (repository, digest), given)
+
+
+def _keep[Key: Hashable, Value](known: OrderedDict[Key, Value], key: Key, value: Value) -> None:
+    known[key] = value
+    known.move_to_end(key)
+    if len(known) > _MOST:
+        known.popitem(last=False)

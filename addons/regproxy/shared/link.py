@@ -1,0 +1,92 @@
+"""Whether the bucket answers. While it does not, asking costs nothing, and somebody looks every two seconds.
+
+The circuit breaker is that of the upstreams (`policy.breaker`): every request is one that could be done without, so a
+single failure opens it and only the probe closes it. It is said once when it opens, and once when it closes.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from regproxy.policy import breaker
+from regproxy.policy.breaker import CLOSED, Circuit, Closed, HalfOpen, Need, Open, Verdict
+from regproxy.shared.bucket import BucketError
+
+_logger = logging.getLogger(__name__)
+
+PROBE_LIMIT_S = 2.0
+_LOOK_S = 0.5
+_SAID_S = 300.0
+"""A bucket that comes and goes, or is full, is said once in so long."""
+
+
+class BucketDown(Exception):  # noqa: N818 - the state of the bucket
+    """The bucket is not asked, or has just failed: go on without it."""
+
+
+class Link:
+    """One way to the bucket, to read or to write. For the event loop."""
+
+    def __init__(self, fails: str, works: str, probe: Callable[[], Awaitable[object]]) -> None:
+        self._fails, self._works, self._probe = fails, works, probe
+        self._circuit: Circuit = CLOSED
+        self._said_at_s = float("-inf")
+        self._is_said = False
+
+    @property
+    def is_up(self) -> bool:
+        """Whether requests go out."""
+        return isinstance(self._circuit, Closed)
+
+    def require(self) -> None:
+        """Raise BucketDown when requests do not go out."""
+        if breaker.admit(self._circuit, Need.OPTIONAL, time.monotonic()) is not Verdict.ASK:
+            raise BucketDown
+
+    async def ask[T](self, call: Callable[[], Awaitable[T]], limit_s: float | None) -> T:
+        """Return the answer to a request. Raises BucketDown, and what is not the bucket's failure."""
+        self.require()
+        try:
+            async with asyncio.timeout(limit_s):
+                return await call()
+        except TimeoutError:
+            self.failed(f"it did not answer in {limit_s:g} s")
+        except BucketError as error:
+            self.failed(str(error))
+        raise BucketDown
+
+    def failed(self, reason: str, *, is_probe: bool = False) -> None:
+        """Note a failure."""
+        before, now_s = self._circuit, time.monotonic()
+        self._circuit = breaker.unanswered(before, reason, now_s, is_probe=is_probe)
+        if isinstance(before, Closed):
+            self._is_said = now_s - self._said_at_s > _SAID_S
+            self._said_at_s = now_s if self._is_said else self._said_at_s
+            _logger.log(logging.WARNING if self._is_said else logging.DEBUG, "%s: %s", self._fails, reason)
+
+    async def keep_looking(self) -> None:
+        """Probe while it does not answer, until cancelled."""
+        while True:
+            if breaker.admit(self._circuit, Need.PROBE, time.monotonic()) is Verdict.PROBE:
+                await self.look()
+            await asyncio.sleep(_LOOK_S)
+
+    async def look(self) -> None:
+        """Ask once whether the bucket answers."""
+        before = self._circuit = breaker.half_open(self._circuit)
+        try:
+            async with asyncio.timeout(PROBE_LIMIT_S):
+                await self._probe()
+        except TimeoutError:
+            self.failed(f"it did not answer in {PROBE_LIMIT_S:g} s", is_probe=True)
+        except BucketError as error:
+            self.failed(str(error), is_probe=True)
+        else:
+            self._circuit = CLOSED
+            match before:
+                case HalfOpen(outage) | Open(outage):
+                    level = logging.WARNING if self._is_said else logging.DEBUG
+                    _logger.log(level, "%s again after %.0f s", self._works, time.monotonic() - outage.since_s)
+                case Closed():
+                    pass

@@ -1,0 +1,92 @@
+"""The shared tier as other rooms see it: opened after the store, running beside it, closed before it."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from regproxy.oci.digest import Digest
+from regproxy.policy.access import Repository
+from regproxy.policy.bucket_address import BucketAddress
+from regproxy.policy.seal import Seal
+from regproxy.shared import paths
+from regproxy.shared.access import SharedAccess
+from regproxy.shared.bucket import Bucket, BucketError, ExtraMissing
+from regproxy.shared.content import SharedContent
+from regproxy.shared.credentials import file_credentials, secret_access_key
+from regproxy.shared.errands import Errands
+from regproxy.shared.link import Link
+from regproxy.shared.sealed import SealedRecords
+from regproxy.shared.tags import SharedTags
+from regproxy.shared.uploads import Uploads
+from regproxy.store.content import Store
+
+
+class TierError(Exception):
+    """The shared tier cannot be set up: the message names the setting and the remedy."""
+
+
+class SharedTier:
+    """A bucket behind an open store."""
+
+    def __init__(self, store: Store, bucket: Bucket, seal: Seal, name: str, access_ttl_s: float) -> None:
+        self.store = store
+        self.reading = Link(
+            f"the shared store {name} gives no answer, pulls go on without it",
+            f"the shared store {name} answers",
+            lambda: bucket.get(paths.PROBE),
+        )
+        self.writing = Link(
+            f"the shared store {name} takes nothing, what is pulled now is shared later",
+            f"the shared store {name} takes what is pulled",
+            lambda: bucket.put(paths.PROBE, b""),
+        )
+        self._errands = Errands()
+        records = SealedRecords(bucket, self.reading, self.writing, seal)
+        self.access = SharedAccess(store, records, self._errands, access_ttl_s)
+        self.tags = SharedTags(store, records, self._errands, self._before_telling)
+        self.content = SharedContent(store, bucket, self.reading, records, self.access, self._errands)
+        self.uploads = Uploads(store, bucket, self.reading, self.writing, records, self.access, self.content)
+
+    @classmethod
+    def open(
+        cls, store: Store, address: BucketAddress, key: str, access_ttl_s: float, ca_file: Path | None
+    ) -> "SharedTier":
+        """Set it up; the bucket is not asked for anything. Blocks for 40 ms. Raises TierError."""
+        try:
+            secret = key or secret_access_key(os.environ)
+            bucket = Bucket.open(address, ca_file, file_credentials(os.environ))
+        except (ExtraMissing, BucketError, ValueError, OSError) as error:
+            raise TierError(f"STORE_URL={address}: {error}") from error
+        if not secret:
+            raise TierError(
+                f"STORE_URL={address}: STORE_KEY is not set, and there is no lasting AWS_SECRET_ACCESS_KEY to take its "
+                "place: set STORE_KEY to the same random text at all replicas (`openssl rand -hex 32`)"
+            )
+        tier = cls(store, bucket, Seal.of_secret(secret), str(address), access_ttl_s)
+        try:
+            tier.uploads.open()
+        except OSError as error:
+            raise TierError(f"{store.directory}/shared cannot be used: {error.strerror}") from error
+        store.access.watcher = tier.access
+        return tier
+
+    async def run(self) -> None:
+        """Look after the bucket, and write to it, until cancelled."""
+        await self.writing.look()  # first: some engines make a bucket when something is written
+        await self.reading.look()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.reading.keep_looking())
+            tasks.create_task(self.writing.keep_looking())
+            tasks.create_task(self.uploads.run())
+
+    async def _before_telling(self, repository: Repository, digest: Digest) -> None:
+        await self.access.tell(repository, digest)
+        await self.uploads.hurry(digest)
+
+    async def idle(self) -> None:
+        """Wait until all records that are to be written are."""
+        await self._errands.idle()
+
+    def close(self) -> None:
+        """Begin nothing more. What was not written is written by the next run."""
+        self._errands.cancel()
