@@ -22,8 +22,9 @@ from regproxy.shared.link import BucketDown, Link
 from regproxy.shared.paths import about_path, content_path
 from regproxy.shared.records import PIECE_BYTES, About, sum_of
 from regproxy.shared.sealed import RECORD_LIMIT_S, SealedRecords
-from regproxy.store.content import Store, StoredContent
+from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
+from regproxy.store.stored_content import StoredContent
 
 _logger = logging.getLogger(__name__)
 

@@ -123,8 +123,7 @@ def summary(settings: Settings) -> str:
         f"registry-proxy {VERSION} listens on {settings.listen_host or '*'}:{settings.listen_port}",
         f"intercepts Docker Hub and {_listed(settings.registries) or 'nothing else'}",
         _mirror_door(settings),
-        f"caches up to {settings.cache_max_size_bytes} bytes in {settings.cache_directory}"
-        f"{f', shares them in {settings.store_url}' if settings.store_url else ''}",
+        _cache(settings),
         f"tags {'by tier' if settings.enable_manifest_cache else 'revalidated at every pull'}",
         f"pushes {_pushes(settings)}",
         f"logins by AUTH_PRECEDENCE={settings.auth_precedence}",
@@ -135,6 +134,11 @@ def summary(settings: Settings) -> str:
 
 def _listed(patterns: Iterable[HostPattern]) -> str:
     return " ".join(str(pattern) for pattern in patterns)
+
+
+def _cache(settings: Settings) -> str:
+    own = f"caches up to {settings.cache_max_size_bytes} bytes in {settings.cache_directory}"
+    return f"{own}, shares them in {settings.store_url}" if settings.store_url else own
 
 
 def _mirror_door(settings: Settings) -> str:
