@@ -32,6 +32,7 @@ from regproxy.stack.announcements import announce
 from regproxy.stack.core import Core
 from regproxy.stack.credential_check import report_credentials
 from regproxy.stack.warm_reads import WarmReads
+from regproxy.stack.workers import Workers
 from regproxy.stack.wiring import make_upstream, mitmproxy_options, summary, time_limits, without_own_proxies
 from regproxy.store.adoption import adopt_old_cache
 from regproxy.store.content import Store
@@ -61,6 +62,7 @@ class Startup:
         self._warm = warm
         self._certificates = certificates
         self._sender = sender
+        self._workers = Workers()
         self._refused = False
         self._debug_mode: DebugMode | None = None
 
@@ -69,8 +71,12 @@ class Startup:
         del loader  # no options of our own: an unparsable one would start a bare proxy without a word
         try:
             settings = load_settings(os.environ)
+            self._workers.begin(settings)
         except SettingsError as error:
             self._refuse(*error.problems)
+            return
+        except OSError as error:
+            self._refuse(f"WORKERS={settings.workers or 'auto'}: {error}")
             return
         settings = without_own_proxies(settings)
         announce(debug=settings.debug_nginx)
@@ -120,12 +126,14 @@ class Startup:
         watch = TimeLimitWatch(time_limits(settings), _connections)
         asyncio_utils.create_task(watch.run(), name="time limits", keep_ref=True)
         asyncio_utils.create_task(store.housekeeping(), name="store housekeeping", keep_ref=True)
+        self._workers.open(self._front_door)
         self._choose_road(settings)
-        ca_warnings = authority.end_is_near(settings.ca_certificate_file, dt.datetime.now(dt.UTC))
-        for warning in (*settings.warnings, *ca_warnings):
-            logger.warning("%s", warning)
-        logger.info("%s", summary(settings))
-        asyncio_utils.create_task(_listen_and_check(self._core), name="listen", keep_ref=True)
+        if self._workers.is_first:
+            ca_warnings = authority.end_is_near(settings.ca_certificate_file, dt.datetime.now(dt.UTC))
+            for warning in (*settings.warnings, *ca_warnings):
+                logger.warning("%s", warning)
+            logger.info("%s", summary(settings))
+        asyncio_utils.create_task(_listen_and_check(self._core, self._workers), name="listen", keep_ref=True)
         adopting = adopt_old_cache(store, settings.old_cache, settings.cache_inactive_s)
         asyncio_utils.create_task(adopting, name="take over an old cache", keep_ref=True)
 
@@ -174,11 +182,12 @@ def _connections() -> Iterable[ConnectionHandler]:
     return handlers
 
 
-async def _listen_and_check(core: Core) -> None:
+async def _listen_and_check(core: Core, workers: Workers) -> None:
     """Open the port, and then say of each credential whether it works."""
     await _listen()
+    workers.serves()
     settings = core.settings
-    if settings.offline:
+    if settings.offline or not workers.is_first:
         return
     await report_credentials(core.credentials, core.upstream, settings.registries + settings.trusted_hosts)
 

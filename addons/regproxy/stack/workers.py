@@ -1,0 +1,48 @@
+"""Several workers, one proxy: how `startup` comes to have others, and what it leaves to them."""
+
+import logging
+import socket
+
+from mitmproxy import ctx
+
+from regproxy.engine.crew import Crew
+from regproxy.engine.registry_mode import FrontDoor
+from regproxy.engine.workers import become_supervisor, own_place, usable_cores
+from regproxy.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Workers:
+    """This process among its like; alone it is all there is."""
+
+    def __init__(self) -> None:
+        self._place = own_place()
+        self.crew = None if self._place is None else Crew(self._place)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one says and does what is to be said and done once."""
+        return self._place is None or self._place.number == 1
+
+    def begin(self, settings: Settings) -> None:
+        """Become the supervisor of several workers if that is wanted. Raises OSError."""
+        wanted = settings.workers or usable_cores()
+        if self.crew is not None or wanted == 1:
+            return
+        if ctx.master.addons.get("webauth") is not None or ctx.master.addons.get("view") is not None:
+            logger.warning("WORKERS: there is one process, for a user interface must see every request")
+            return
+        become_supervisor(wanted, settings.listen_host, settings.listen_port)
+
+    def open(self, front_door: FrontDoor) -> None:
+        """Meet the others, and take the port that all of them share."""
+        if self.crew is None or self._place is None:
+            return
+        front_door.listening = tuple(socket.socket(fileno=each) for each in self._place.listening_fds)
+        self.crew.open()
+
+    def serves(self) -> None:
+        """Say that this worker answers."""
+        if self.crew is not None:
+            self.crew.ready()
