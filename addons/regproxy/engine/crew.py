@@ -48,7 +48,9 @@ class Place:
 class Claim:
     """A worker's claim to one key: granted at once, or when its holder dies; or over, when the holder is done."""
 
-    def __init__(self, send: Callable[[dict[str, Any]], None], key: str, number: int, forget: Callable[[], None]) -> None:
+    def __init__(
+        self, send: Callable[[dict[str, Any]], None], key: str, number: int, forget: Callable[[], None]
+    ) -> None:
         self._send, self._key, self._number, self._forget = send, key, number, forget
         self._changed = asyncio.Event()
         self._is_released = False

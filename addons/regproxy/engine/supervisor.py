@@ -150,13 +150,15 @@ class Supervisor:
         hearing = asyncio.ensure_future(self._hear(number, ours, process))
         try:
             # Only now its files are closed, and the locks on them free.
-            return await process.wait()
+            code = await process.wait()
+            if code != 0:
+                self._change_epoch()
+            return code
         finally:
             del self._running[number]
             _, late = await asyncio.wait([hearing], timeout=LAST_WORDS_S)  # what it said before its end counts
             if late:
                 hearing.cancel()
-            self._change_epoch()
             self._hub.leave(number)
 
     async def _hear(self, number: int, channel: socket.socket, process: asyncio.subprocess.Process) -> None:

@@ -32,10 +32,9 @@ from regproxy.stack.announcements import announce
 from regproxy.stack.core import Core
 from regproxy.stack.credential_check import report_credentials
 from regproxy.stack.warm_reads import WarmReads
-from regproxy.stack.workers import Workers
 from regproxy.stack.wiring import make_upstream, mitmproxy_options, summary, time_limits, without_own_proxies
+from regproxy.stack.workers import Workers
 from regproxy.store.adoption import adopt_old_cache
-from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
 
 if TYPE_CHECKING:
@@ -99,6 +98,7 @@ class Startup:
             )
             return
         settings = self._core.settings
+        self._workers.open(self._front_door)
         try:
             authority = load_or_create(
                 settings.ca_certificate_file,
@@ -108,12 +108,7 @@ class Startup:
             )
             observer = self._debug_mode.observer if self._debug_mode else None
             upstream = _open_upstream(self._core, observer)
-            store = Store(
-                settings.cache_directory,
-                settings.cache_max_size_bytes,
-                settings.cache_inactive_s,
-                settings.cache_min_free_bytes,
-            )
+            store = self._workers.store(settings)
             store.open()
             if self._debug_mode is not None:
                 self._debug_mode.open()
@@ -126,7 +121,6 @@ class Startup:
         watch = TimeLimitWatch(time_limits(settings), _connections)
         asyncio_utils.create_task(watch.run(), name="time limits", keep_ref=True)
         asyncio_utils.create_task(store.housekeeping(), name="store housekeeping", keep_ref=True)
-        self._workers.open(self._front_door)
         self._choose_road(settings)
         if self._workers.is_first:
             ca_warnings = authority.end_is_near(settings.ca_certificate_file, dt.datetime.now(dt.UTC))

@@ -9,6 +9,11 @@ from regproxy.engine.crew import Crew
 from regproxy.engine.registry_mode import FrontDoor
 from regproxy.engine.workers import become_supervisor, own_place, usable_cores
 from regproxy.settings import Settings
+from regproxy.stack.ingest_errors import IngestErrors
+from regproxy.store.content import Store
+from regproxy.store.shared_store import SharedStore
+from regproxy.store.sharing import Sharing
+from regproxy.store.stamps import Stamps
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +23,11 @@ class Workers:
 
     def __init__(self) -> None:
         self._place = own_place()
-        self.crew = None if self._place is None else Crew(self._place)
+        self.crew: Crew | None = None
+        self.sharing: Sharing | None = None
+        if self._place is not None:
+            self.crew = crew = Crew(self._place)
+            self.sharing = Sharing(crew.claim, Stamps.of_memory(self._place.board_fd), IngestErrors())
 
     @property
     def is_first(self) -> bool:
@@ -41,6 +50,14 @@ class Workers:
             return
         front_door.listening = tuple(socket.socket(fileno=each) for each in self._place.listening_fds)
         self.crew.open()
+
+    def store(self, settings: Settings) -> Store:
+        """Return the store, not opened."""
+        directory, cap_bytes = settings.cache_directory, settings.cache_max_size_bytes
+        inactive_s, min_free_bytes = settings.cache_inactive_s, settings.cache_min_free_bytes
+        if self.sharing is None:
+            return Store(directory, cap_bytes, inactive_s, min_free_bytes)
+        return SharedStore(directory, cap_bytes, inactive_s, min_free_bytes, sharing=self.sharing)
 
     def serves(self) -> None:
         """Say that this worker answers."""

@@ -11,11 +11,9 @@ import asyncio
 import logging
 import os
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Never, Self
+from typing import Never
 
 from regproxy.oci.digest import Digest
 from regproxy.store.access_book import AccessBook
@@ -29,6 +27,7 @@ from regproxy.store.layout import Layout
 from regproxy.store.ledger import Ledger
 from regproxy.store.records import TagKey, TagRecord, content_key
 from regproxy.store.recovery import Doubts, Reconciled, beat, beat_no_more, find_doubts, reconcile
+from regproxy.store.stored_content import StoredContent
 
 _logger = logging.getLogger(__name__)
 
@@ -43,39 +42,6 @@ ACCESS_TIDY_INTERVAL_S = 3600.0
 
 PARTIAL_LIFETIME_S = 7 * 24 * 3600.0
 """A download that nobody resumed for a week is not resumed any more."""
-
-
-class StoredContent:
-    """An open content file; close it, or use it in a `with` statement. Eviction does not take it away."""
-
-    __slots__ = ("_fd", "size_bytes")
-
-    def __init__(self, fd: int, size_bytes: int) -> None:
-        self._fd = fd
-        self.size_bytes = size_bytes
-
-    def fileno(self) -> int:
-        """Return the read-only descriptor."""
-        return self._fd
-
-    def close(self) -> None:
-        """Close the descriptor; closing twice is fine."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if self._fd >= 0:
-            warnings.warn(f"stored content was not closed (descriptor {self._fd})", ResourceWarning, stacklevel=2)
-            self.close()
 
 
 class Store:
@@ -101,8 +67,12 @@ class Store:
         self._hot = HotRecords()
         self.identity_key = b""
         """With which clients' logins are hashed; there when the store is open."""
-        self.forgotten_tags = 0
-        """Grows with every tag that is forgotten, so that an answer from before is not recorded after."""
+        self._forgotten_tags = 0
+
+    @property
+    def forgotten_tags(self) -> int:
+        """Another number after every tag that is forgotten, so that an answer from before is not recorded after."""
+        return self._forgotten_tags
 
     @property
     def directory(self) -> Path:
@@ -114,22 +84,16 @@ class Store:
         self._layout.prepare()
         self.identity_key = read_or_make(self._layout.identity_key)
         now_s = self._clock()
-        self._ledger = ledger = Ledger(
-            self._layout,
-            cap_bytes=self._cap_bytes,
-            min_free_bytes=self._min_free_bytes,
-            oldest_s=now_s - min(self._inactive_s, PARTIAL_LIFETIME_S),
-            clock=self._clock,
-        )
+        self._ledger = ledger = self._new_ledger(now_s - min(self._inactive_s, PARTIAL_LIFETIME_S))
         try:
-            self._doubts = find_doubts(self._layout, ledger)
+            self._doubts = self._find_doubts(ledger)
             beat(self._layout)
         except StoreError:
             ledger.close()
             self._ledger = None
             raise
-        self._flights = Flights(self._layout, ledger, self._doubts.settle)
-        self._access = AccessBook(ledger)
+        self._access = self._new_book(ledger)
+        self._flights = self._new_flights(ledger)
 
     def close(self) -> None:
         """Stop the ingests and keep their progress, close the index. Blocks, under a second."""
@@ -142,8 +106,7 @@ class Store:
             access.close()
         finally:
             ledger.close()
-        if not self._doubts:
-            beat_no_more(self._layout)
+        self._beat_no_more()
 
     @property
     def is_open(self) -> bool:
@@ -276,7 +239,7 @@ class Store:
 
     async def forget_tag(self, registry: str, name: str, tag: str) -> None:
         """Forget a tag, for all kinds of clients."""
-        self.forgotten_tags += 1
+        self._forgotten_tags += 1
         self._hot.drop_tag(registry, name, tag)
         await self._open_ledger().forget_tag(registry, name, tag)
         self._hot.drop_tag(registry, name, tag)  # a reader may have brought it back meanwhile
@@ -332,6 +295,30 @@ class Store:
                     _logger.error("cache housekeeping: %s", error)  # noqa: TRY400 - the message is complete
                     said = str(error)
             await asyncio.sleep(interval_s)
+
+    # What is another thing where several workers share the directory (shared_store).
+
+    def _new_ledger(self, oldest_s: float) -> Ledger:
+        return Ledger(
+            self._layout,
+            cap_bytes=self._cap_bytes,
+            min_free_bytes=self._min_free_bytes,
+            oldest_s=oldest_s,
+            clock=self._clock,
+        )
+
+    def _new_book(self, ledger: Ledger) -> AccessBook:
+        return AccessBook(ledger)
+
+    def _new_flights(self, ledger: Ledger) -> Flights:
+        return Flights(self._layout, ledger, self._doubts.settle)
+
+    def _find_doubts(self, ledger: Ledger) -> Doubts:
+        return find_doubts(self._layout, ledger)
+
+    def _beat_no_more(self) -> None:
+        if not self._doubts:
+            beat_no_more(self._layout)
 
     def _open_ledger(self) -> Ledger:
         return self._ledger or self._closed()

@@ -58,7 +58,7 @@ class Flights:
         if running is not None:
             return running
         failed = self._current.get(digest)
-        flight = self._current[digest] = _Flight(Ingest(digest, self))
+        flight = self._current[digest] = _Flight(self._new_ingest(digest))
         self._aloft.add(flight)
         flight.task = asyncio.get_running_loop().create_task(
             self._fly(flight, fetch, None if failed is None else failed.task), name=f"ingest {digest}"
@@ -102,9 +102,7 @@ class Flights:
         try:
             if failed is not None:
                 await asyncio.wait([failed])  # it still has the file
-            if await self._ledger.claim(ingest.digest):
-                await ingest.resume()
-            await fetch(ingest)
+            await self._fill(ingest, fetch)
             ingest.fail(IngestFailed(f"{ingest.digest}: the download ended without an outcome"))
         except asyncio.CancelledError:
             ingest.fail(IngestFailed(f"{ingest.digest}: the download was stopped"))
@@ -116,14 +114,25 @@ class Flights:
         finally:
             await self._land(flight)
 
+    def _new_ingest(self, digest: Digest) -> Ingest:
+        return Ingest(digest, self)
+
+    async def _fill(self, ingest: Ingest, fetch: Fetch) -> None:
+        if await self._ledger.claim(ingest.digest):
+            await ingest.resume()
+        await fetch(ingest)
+
+    async def _put_down(self, ingest: Ingest) -> None:
+        await ingest.stop()
+        kept_bytes = await submit(self.write_pool, ingest.put_down)
+        await self._ledger.settle(ingest.digest, kept_bytes)
+
     async def _land(self, flight: _Flight) -> None:
         digest = flight.ingest.digest
         if self._closed:
             return
         try:
-            await flight.ingest.stop()
-            kept_bytes = await submit(self.write_pool, flight.ingest.put_down)
-            await self._ledger.settle(digest, kept_bytes)
+            await self._put_down(flight.ingest)
         except StoreError as error:
             _logger.warning("progress of %s is lost: %s", digest, error)
         finally:

@@ -9,7 +9,7 @@ Not decided here: when to evict, and what is stored.
 
 import os.path
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import batched
 from pathlib import Path
 
@@ -43,6 +43,9 @@ _ACCESSES_AT_A_TIME = 200
 class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
     """Sizes, access times and media types of content, and tag records. Errors are sqlite3's and diskcache's own."""
 
+    on_discarded: Callable[[Iterable[str]], None] = staticmethod(lambda keys: None)
+    """Called with keys that are gone."""
+
     def __init__(self, directory: Path) -> None:
         if os.path.expandvars(str(directory)) != str(directory):
             raise StoreError(f"the cache directory {directory} has a $variable in its name: choose another")
@@ -61,12 +64,13 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
                 sqlite_journal_size_limit=_WAL_PAGES * 4096,
             )
             self._sql("CREATE INDEX IF NOT EXISTS Cache_access_time ON Cache (access_time)")
-            self.access = AccessTable(self._run)
+            self.access = AccessTable(self.run)
         except BaseException:
             self.close()
             raise
 
-    def _run(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+    def run(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        """Run a statement about tables that are not diskcache's."""
         cursor: sqlite3.Cursor = self._sql(statement, values)
         return cursor
 
@@ -149,6 +153,7 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
                 for key in batch:
                     self.delete(key)
                     self.access.forget_content(key)
+            self.on_discarded(batch)
 
     def forget_tag(self, registry: str, name: str, tag: str, keep: int = 0) -> None:
         """Remove all records of a tag but the `keep` that were used last."""

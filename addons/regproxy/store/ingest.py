@@ -185,7 +185,7 @@ class Ingest:
         It outlives commit and eviction. Descriptors share one file position: read with pread or sendfile and offsets.
         """
         self._raise_if_failed()
-        return os.dup(self._growing.file.read_fd)
+        return os.dup(self._read_fd())
 
     # For the store.
 
@@ -207,6 +207,9 @@ class Ingest:
     def put_down(self) -> int:
         """Keep what arrived and close the file; returns the bytes that stay in `partial/`. Blocks."""
         return self._growing.put_down(self.size_bytes, self.etag, readable=self.state is IngestState.VERIFIED)
+
+    def _read_fd(self) -> int:
+        return self._growing.file.read_fd
 
     def _releasable_bytes(self) -> int:
         match self.state:

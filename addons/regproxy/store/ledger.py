@@ -46,7 +46,7 @@ class Ledger:
         self._thread = ThreadPoolExecutor(1, "store-index")
         try:
             self._index = self._thread.submit(self._step, "open the cache index", self._open_index).result()
-            self._room = Room(layout, self._index, self.accesses, cap_bytes, min_free_bytes)
+            self._room = self._thread.submit(self._new_room, cap_bytes, min_free_bytes).result()
             self._thread.submit(self._step, "look for unfinished content", self._collect, oldest_s).result()
         except BaseException:
             self._thread.shutdown()
@@ -266,6 +266,9 @@ class Ledger:
         self.rebuilt = True
         return open_index(self._layout.directory)
 
+    def _new_room(self, cap_bytes: int, min_free_bytes: int) -> Room:
+        return Room(self._layout, self._index, self.accesses, cap_bytes, min_free_bytes)
+
     def _collect(self, oldest_s: float) -> None:
         for leftover in collect_leftovers(self._layout, oldest_s):
             self._room.add_leftover(leftover)
@@ -294,10 +297,10 @@ class Ledger:
         return await submit(self._thread, self._step, action, step)
 
     async def _change(self, action: str, step: Callable[[], None]) -> None:
-        def change() -> None:
-            try:
-                step()
-            finally:
-                self._settle_down()
+        await submit(self._thread, self._step, action, self._changing, step)
 
-        await submit(self._thread, self._step, action, change)
+    def _changing(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        finally:
+            self._settle_down()

@@ -18,7 +18,7 @@ from regproxy.store.layout import FILE_MODE, Layout, on_disk_bytes
 from regproxy.store.ledger import Ledger
 from regproxy.store.records import content_key, digest_of_key
 
-_UNSETTLED_S = 300.0
+UNSETTLED_S = 300.0
 """What was older at the crash is on the disk: Linux writes dirty pages back after 30 s, this is ten times that."""
 
 _READ_BYTES = 1024 * 1024
@@ -69,7 +69,7 @@ def find_doubts(layout: Layout, ledger: Ledger) -> Doubts:
             return Doubts()
         known, doubts, unindexed_bytes = ledger.known_content(), Doubts(check_rows=True), {}
         for digest, status in layout.stored():
-            if alive_until_s is not None and status.st_mtime >= alive_until_s - _UNSETTLED_S:
+            if alive_until_s is not None and status.st_mtime >= alive_until_s - UNSETTLED_S:
                 doubts.unverified.add(digest)
             if content_key(digest) not in known:
                 doubts.unindexed[digest] = status.st_mtime
