@@ -15,7 +15,7 @@ from regproxy.engine.hub import encoded
 logger = logging.getLogger(__name__)
 
 PLACE_VARIABLE = "REGISTRY_PROXY_WORKER"
-"""Where the supervisor tells a worker its place: number, how many there are, and the descriptors it inherits."""
+"""Where the supervisor tells a worker its place: number, whether it is the first, and the descriptors it inherits."""
 
 type Heard = Callable[[str, Any], None]
 
@@ -26,14 +26,15 @@ class Place:
 
     number: int
     """From 1 on; a worker that is started anew keeps it."""
-    total: int
+    is_first: bool
+    """Whether it is the first of all, not one that has taken another's place."""
     channel_fd: int
     board_fd: int
     listening_fds: tuple[int, ...]
 
     def to_text(self) -> str:
         """Return the value of the variable."""
-        return json.dumps([self.number, self.total, self.channel_fd, self.board_fd, self.listening_fds])
+        return json.dumps([self.number, self.is_first, self.channel_fd, self.board_fd, self.listening_fds])
 
     @classmethod
     def of_environment(cls, environ: Mapping[str, str]) -> Self | None:
@@ -41,8 +42,8 @@ class Place:
         text = environ.get(PLACE_VARIABLE)
         if text is None:
             return None
-        number, total, channel_fd, board_fd, listening_fds = json.loads(text)
-        return cls(number, total, channel_fd, board_fd, tuple(listening_fds))
+        number, is_first, channel_fd, board_fd, listening_fds = json.loads(text)
+        return cls(number, is_first, channel_fd, board_fd, tuple(listening_fds))
 
 
 class Claim:
@@ -128,7 +129,10 @@ class Crew:
         return claim
 
     def tell(self, topic: str, key: str, value: object, for_s: float = 0.0) -> None:
-        """Tell the others a fact, also those that are started within so many seconds; a value of None ends it."""
+        """Tell the others a fact, also those that are started within so many seconds, 0 for none of them.
+
+        They are told the last of a key that is not for 0 s; a value of None ends it.
+        """
         self._line.send({"do": "fact", "topic": topic, "key": key, "value": value, "for_s": for_s})
 
     def on_fact(self, topic: str, heard: Heard) -> None:
@@ -188,6 +192,6 @@ class _Line(asyncio.Protocol):
             except Exception:
                 logger.exception("a message of another worker was not understood")
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _reason: Exception | None) -> None:
         # Alone, a worker would hold the port and the cache for nobody who restarts or stops it.
         os.kill(os.getpid(), signal.SIGTERM)

@@ -83,8 +83,10 @@ class Hub:
     def _pass_on(self, worker: int, message: Message) -> None:
         line = encoded({"do": "fact", "topic": message["topic"], "key": message["key"], "value": message["value"]})
         key = message["topic"], message["key"]
-        self._facts.pop(key, None)
-        if message["for_s"] > 0 and message["value"] is not None:
+        if message["value"] is None:
+            self._facts.pop(key, None)
+        elif message["for_s"] > 0:
+            self._facts.pop(key, None)
             self._facts[key] = self._clock() + message["for_s"], line
             if len(self._facts) > MOST_FACTS:
                 self._facts.popitem(last=False)

@@ -19,6 +19,9 @@ from regproxy.engine.hub import Hub
 BOARD_BYTES = 8 * (64 * 1024 + 64)
 """64 words for what is about all, and as many as there are hashes of keys (`store.stamps`)."""
 
+SECRET_OFFSET, SECRET_BYTES = 64, 64
+"""A key by which workers name to one another what must not be said."""
+
 EPOCH_OFFSET = 0
 """The word that every worker's memory is measured by: when it changes, nothing that is remembered counts."""
 
@@ -68,6 +71,7 @@ class Supervisor:
         self._failed = False
         self._board = os.memfd_create("registry-proxy-workers")
         os.ftruncate(self._board, BOARD_BYTES)
+        os.pwrite(self._board, os.urandom(SECRET_BYTES), SECRET_OFFSET)
         self._change_epoch()
 
     async def run(self) -> int:
@@ -136,7 +140,7 @@ class Supervisor:
     async def _live(self, number: int, listening: tuple[int, ...]) -> int:
         """Run one worker to its end and return its code; what it had is given to the others by then."""
         ours, its = socket.socketpair()
-        place = Place(number, self._orders.workers, its.fileno(), self._board, listening)
+        place = Place(number, number == 1 and not self._serves.is_set(), its.fileno(), self._board, listening)
         process = await asyncio.create_subprocess_exec(
             *self._orders.command,
             stdin=asyncio.subprocess.DEVNULL,

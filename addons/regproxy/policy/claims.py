@@ -1,7 +1,7 @@
 """Who of several workers does what all of them want done once: claims with a holder and those who wait.
 
-The first to claim a key holds it. Whoever claims it then waits, hears what the holder says, and is told when it is over;
-if the holder dies before that, the one who has waited longest takes its place. Keys are texts, workers numbers; a
+The first to claim a key holds it. Whoever claims it then waits, hears what the holder says, and is told when it is
+over; if the holder dies before that, the one who has waited longest takes its place. Keys are texts, workers numbers; a
 claimant is a worker's claim (a worker may claim a key again before it has heard the end of its last claim).
 """
 

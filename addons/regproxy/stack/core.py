@@ -15,6 +15,7 @@ from regproxy.stack.access import AccessControl
 from regproxy.stack.client_identities import ClientIdentities
 from regproxy.stack.credentials import credential_source, intercepting
 from regproxy.stack.not_found import NotFound
+from regproxy.stack.turns import Turns
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
 
@@ -42,6 +43,8 @@ class Core:
         """The proxy's port and those of its web interface: what nobody may reach through the proxy."""
         self.not_found = NotFound(0.0)
         """What registries did not have a moment ago."""
+        self.turns = Turns()
+        """Who asks, where several workers want to know the same."""
         self.lookup: Lookup = system_lookup
         """How the names of upstreams become addresses."""
 

@@ -104,7 +104,28 @@ class ManifestSource:
         """Ask the registry once for everyone who asks the same, with the same authorization, at the same time."""
         # Without an authorization to send a client may still be somebody, who may have more in an outage.
         key = pull.request, pull.accepted, pull.reader.client
-        return await self._flights.run(key, lambda: self._ask(pull, record))
+        return await self._flights.run(key, lambda: self._ask_in_turn(pull, record))
+
+    async def _ask_in_turn(self, pull: Pull, record: TagRecord | None) -> Served:
+        """Ask unless another worker has just done so."""
+        began_s = time.time()
+        async with self._core.turns.turn(pull.question, REVALIDATION_LIMIT_S) as others_asked:
+            served = await self._just_asked(pull, began_s) if others_asked else None
+            return served or await self._ask(pull, record)
+
+    async def _just_asked(self, pull: Pull, since_s: float) -> Served | None:
+        """Return what another worker has learnt since then; None when this client is to be asked for itself."""
+        if isinstance(pull.manifest.reference, Digest):
+            return await self._stored(pull, pull.manifest.reference)
+        known = self._core.not_found.find(pull.absent, head=pull.head)
+        if known is not None:
+            return relayed(pull, known, CacheStatus.HIT)
+        record = await self._record(pull.tag_key)
+        if record is None or record.checked_at_s < since_s:
+            return None
+        if not await self._core.access.may_read(pull.reader, None if pull.head else record.descriptor.digest):
+            return None
+        return await self._recorded(pull, record, CacheStatus.HIT)
 
     async def _ask(self, pull: Pull, record: TagRecord | None) -> Served:
         fallback = None if record is None else await self._last_good(pull, record)

@@ -118,6 +118,7 @@ class Startup:
         self._certificates.authority = authority
         self._sender.stall_limit_s = settings.send_timeout_s or math.inf
         self._core.start(store, upstream, authority)
+        self._workers.connect(self._core)
         watch = TimeLimitWatch(time_limits(settings), _connections)
         asyncio_utils.create_task(watch.run(), name="time limits", keep_ref=True)
         asyncio_utils.create_task(store.housekeeping(), name="store housekeeping", keep_ref=True)

@@ -9,7 +9,10 @@ from regproxy.engine.crew import Crew
 from regproxy.engine.registry_mode import FrontDoor
 from regproxy.engine.workers import become_supervisor, own_place, usable_cores
 from regproxy.settings import Settings
+from regproxy.stack.core import Core
 from regproxy.stack.ingest_errors import IngestErrors
+from regproxy.stack.shared_knowledge import SharedKnowledge
+from regproxy.stack.turns import Turns
 from regproxy.store.content import Store
 from regproxy.store.shared_store import SharedStore
 from regproxy.store.sharing import Sharing
@@ -32,7 +35,7 @@ class Workers:
     @property
     def is_first(self) -> bool:
         """Whether this one says and does what is to be said and done once."""
-        return self._place is None or self._place.number == 1
+        return self._place is None or self._place.is_first
 
     def begin(self, settings: Settings) -> None:
         """Become the supervisor of several workers if that is wanted. Raises OSError."""
@@ -58,6 +61,12 @@ class Workers:
         if self.sharing is None:
             return Store(directory, cap_bytes, inactive_s, min_free_bytes)
         return SharedStore(directory, cap_bytes, inactive_s, min_free_bytes, sharing=self.sharing)
+
+    def connect(self, core: Core) -> None:
+        """Share what is learnt, once the core is started."""
+        if self.crew is not None and self.sharing is not None:
+            core.turns = Turns(self.sharing.claim)
+            SharedKnowledge(core, self.crew, self.sharing.stamps).connect()
 
     def serves(self) -> None:
         """Say that this worker answers."""

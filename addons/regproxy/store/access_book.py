@@ -35,15 +35,18 @@ class Recent[Key: Hashable, Value](OrderedDict[Key, Value]):
         self._most = most
 
     def recall(self, key: Key) -> Value | None:
+        """Return an entry, which is used now."""
         value = self.get(key)
         if value is not None:
             self.move_to_end(key)
         return value
 
     def known(self, key: Key, otherwise: Value) -> Value:
+        """Return an entry, or the other value."""
         return self.get(key, otherwise)
 
     def keep(self, key: Key, value: Value) -> None:
+        """Add or replace an entry."""
         self[key] = value
         self.move_to_end(key)
         if len(self) > self._most:

@@ -43,7 +43,7 @@ _ACCESSES_AT_A_TIME = 200
 class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
     """Sizes, access times and media types of content, and tag records. Errors are sqlite3's and diskcache's own."""
 
-    on_discarded: Callable[[Iterable[str]], None] = staticmethod(lambda keys: None)
+    on_discarded: Callable[[Iterable[str]], None] = staticmethod(lambda _keys: None)
     """Called with keys that are gone."""
 
     def __init__(self, directory: Path) -> None:

@@ -1,8 +1,9 @@
-"""Who may read what, as one worker among several knows it: what it learns is written at once, what others learn is read.
+"""Who may read what, as one worker among several knows it.
 
-What lets somebody read is kept with the stamp of its repository. A refusal that another worker has learnt changes that,
-before the refused client gets its answer; from then on the rights of that repository are read from the index again.
-What another worker learns that lets somebody read is found where memory is not enough, before a registry is asked.
+What it learns is written at once, and what others have learnt is read. What lets somebody read is kept with the stamp
+of its repository. A refusal that another worker has learnt changes that, before the refused client gets its answer;
+from then on the rights of that repository are read from the index again. What another worker learns that lets somebody
+read is found where memory is not enough, before a registry is asked.
 """
 
 import asyncio
@@ -169,7 +170,7 @@ class SharedAccessBook(AccessBook):
             _logger.debug("what was learnt of who may read is written later: %s", error)
 
     async def _load(self, repository: Repository, client: Identity, digest: Digest | None) -> None:
-        """Read what the index knows, for another worker may have written it; what was learnt here meanwhile is newer."""
+        """Read what the index knows, for another worker may have written it; what was learnt here is newer."""
         number = self._stamps.number(*repository_parts(repository))
         stamp = self._stamps.current(number)
         openness, given, proven_at_s = await self._ledger.access(repository, client.key, digest)

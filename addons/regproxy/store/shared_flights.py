@@ -1,5 +1,4 @@
-"""Single flight among workers: one of them fetches a digest, the others follow it, and one of those takes its place if it
-dies.
+"""Single flight among workers: one of them fetches a digest, and the others follow it; if it dies, one takes its place.
 
 Each worker has an ingest of its own for its readers, and the flight of it first claims the digest. The one that is
 granted the claim fetches; the others hear how far it has come, and read the file.

@@ -1,10 +1,11 @@
 """The store as one worker among several has it: one directory, the same promises.
 
-The first to open the directory recovers it; the last to close it says that it was closed cleanly. One worker keeps house
-(it holds the claim), the others write what they know. docs/workers.md tells which state is shared how.
+The first to open the directory recovers it; the last to close it says that it was closed cleanly. One worker keeps
+house (it holds the claim), the others write what they know. docs/workers.md tells which state is shared how.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,8 @@ from regproxy.store.shared_hot import SharedHotRecords
 from regproxy.store.shared_ledger import SharedLedger
 from regproxy.store.sharing import LockFile, Sharing
 from regproxy.store.stamps import DOUBTED_FROM, DOUBTED_UNTIL, EPOCH, FORGOTTEN_TAGS, LOOKED_AT_EPOCH
+
+_logger = logging.getLogger(__name__)
 
 FIRST_WORD_S = 1.0
 """For so long the first worker waits to hear that it keeps house, so that its first round is a whole one."""
@@ -100,6 +103,13 @@ class SharedStore(Store):
         epoch = self._stamps.word(EPOCH)
         if epoch != self._stamps.word(LOOKED_AT_EPOCH):
             await asyncio.to_thread(self._look_for_lost_rows)
+            outcome = await self.reconcile()
+            if outcome.right or outcome.removed:
+                _logger.info(
+                    "a worker died: %d contents were in no index and are right, %d were removed",
+                    outcome.right,
+                    outcome.removed,
+                )
         await super().tidy()
         self._stamps.set_word(LOOKED_AT_EPOCH, epoch)
         self._stamps.set_word(DOUBTED_FROM, 0)

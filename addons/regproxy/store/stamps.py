@@ -21,6 +21,7 @@ LOOKED_AT_EPOCH = 5
 """The epoch in which was last looked for what workers that died have left."""
 NOT_FOUND = 6
 """Changed with every write that a worker has let through."""
+_SECRET = range(8, 16)
 _FIRST_OF_KEYS = 64
 
 
@@ -52,6 +53,10 @@ class Stamps:
     def change(self, number: int) -> None:
         """Make what is remembered with the current stamp count no more."""
         self._words[number] = int.from_bytes(os.urandom(8))
+
+    def secret(self) -> bytes:
+        """Return a key that the workers of one start have in common."""
+        return b"".join(self._words[number].to_bytes(8) for number in _SECRET)
 
     def word(self, number: int) -> int:
         """Return a word that is a number of its own."""
