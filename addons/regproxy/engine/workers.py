@@ -4,6 +4,7 @@ Whatever started it (`mitmdump -s`, entrypoint.sh, a container) has one process 
 arguments; so all ways of starting know `WORKERS`.
 """
 
+import functools
 import math
 import os
 import signal
@@ -17,6 +18,7 @@ _SUPERVISOR = "regproxy.engine.supervisor"
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
+@functools.cache  # mitmproxy loads a script again when its file changes
 def own_place() -> Place | None:
     """Return this worker's place, None in a process that works alone. What it inherits goes to no child of its own."""
     place = Place.of_environment(os.environ)

@@ -11,6 +11,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mitmproxy import ctx
@@ -129,8 +130,10 @@ class Startup:
                 logger.warning("%s", warning)
             logger.info("%s", summary(settings))
         asyncio_utils.create_task(_listen_and_check(self._core, self._workers), name="listen", keep_ref=True)
-        adopting = adopt_old_cache(store, settings.old_cache, settings.cache_inactive_s)
-        asyncio_utils.create_task(adopting, name="take over an old cache", keep_ref=True)
+        adopting = partial(adopt_old_cache, store, settings.old_cache, settings.cache_inactive_s)
+        asyncio_utils.create_task(
+            self._workers.once("old cache", adopting), name="take over an old cache", keep_ref=True
+        )
 
     def _choose_road(self, settings: Settings) -> None:
         """Leave mitmproxy's hooks out where that is possible: a user interface must see every request."""

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from collections.abc import Callable, Coroutine
 
 from mitmproxy import ctx
 
@@ -67,6 +68,14 @@ class Workers:
         if self.crew is not None and self.sharing is not None:
             core.turns = Turns(self.sharing.claim)
             SharedKnowledge(core, self.crew, self.sharing.stamps).connect()
+
+    async def once(self, what: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Do what one worker is to do: at once, or when the one that does it has died."""
+        if self.sharing is not None:
+            claim = self.sharing.claim(what)
+            while not claim.is_granted:
+                await claim.next_word()
+        await work()
 
     def serves(self) -> None:
         """Say that this worker answers."""
