@@ -68,6 +68,8 @@ class Supervisor:
         self._serves = asyncio.Event()
         self._stopping = asyncio.Event()
         self._running: dict[int, asyncio.subprocess.Process] = {}
+        self._has_spoken: set[int] = set()
+        """Workers that have come so far as to open the cache."""
         self._failed = False
         self._board = os.memfd_create("registry-proxy-workers")
         os.ftruncate(self._board, BOARD_BYTES)
@@ -154,15 +156,15 @@ class Supervisor:
         hearing = asyncio.ensure_future(self._hear(number, ours, process))
         try:
             # Only now its files are closed, and the locks on them free.
-            code = await process.wait()
-            if code != 0:
-                self._change_epoch()
-            return code
+            return await process.wait()
         finally:
             del self._running[number]
             _, late = await asyncio.wait([hearing], timeout=LAST_WORDS_S)  # what it said before its end counts
             if late:
                 hearing.cancel()
+            if process.returncode != 0 and number in self._has_spoken:
+                self._change_epoch()
+            self._has_spoken.discard(number)
             self._hub.leave(number)
 
     async def _hear(self, number: int, channel: socket.socket, process: asyncio.subprocess.Process) -> None:
@@ -177,6 +179,7 @@ class Supervisor:
         self._hub.join(number, send)
         try:
             while line := await reader.readline():
+                self._has_spoken.add(number)
                 self._hub.hear(number, line)
         except OSError:
             pass  # it has ended: `_live` hears of it

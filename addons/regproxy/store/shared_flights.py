@@ -54,7 +54,8 @@ class SharedFlights(Flights):
         await super().commit(digest, partial)
 
     def _new_ingest(self, digest: Digest) -> Ingest:
-        return SharedIngest(digest, self, self._tell)
+        # What is stored is fetched all the same, when only that shows whether a client may have it.
+        return SharedIngest(digest, self, self._tell, is_stored=self._is_stored(digest))
 
     async def _fill(self, ingest: Ingest, fetch: Fetch) -> None:
         assert isinstance(ingest, SharedIngest)
@@ -105,7 +106,7 @@ class SharedFlights(Flights):
         return None if told is None else self._sharing.words.heard(told)
 
     async def _lead(self, ingest: SharedIngest, claim: Claim, fetch: Fetch) -> None:
-        if self._is_stored(ingest.digest):
+        if not ingest.was_stored and self._is_stored(ingest.digest):
             await self._ledger.adopt_found(ingest.digest, time.time())
             ingest.found()
             await submit(self.write_pool, remove_leftover, self.layout, ingest.digest)

@@ -21,10 +21,14 @@ from regproxy.store.partial import PartialFile, Progress
 class SharedIngest(Ingest):
     """The content of one digest while it arrives, here or at another worker."""
 
-    def __init__(self, digest: Digest, home: Home, on_change: Callable[["SharedIngest"], None]) -> None:
+    def __init__(
+        self, digest: Digest, home: Home, on_change: Callable[["SharedIngest"], None], *, is_stored: bool
+    ) -> None:
         super().__init__(digest, home)
         self._layout = home.layout
         self._on_change = on_change
+        self.was_stored = is_stored
+        """Whether the content was there when this began."""
         self._followed: _FollowedFile | None = None
         self._followed_bytes = 0
 

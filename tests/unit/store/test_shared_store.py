@@ -145,14 +145,25 @@ class TestDownload:
 
     async def test_what_was_stored_while_it_was_claimed_is_not_fetched(self, tmp_path: Path) -> None:
         """Between a miss and the claim another worker may have been done."""
-        upstream, late = Upstream(), Upstream()
+        late = Upstream()
         with crew_of_stores(tmp_path) as (one, two):
-            assert two.store.open_content(DIGEST) is None
+            claim = one.crew.claim(f"blob {DIGEST}")
+            theirs = two.store.join_or_start(DIGEST, late.fetch)
+            await one.store.put_content(DIGEST, BODY, "")
+            claim.release()
+            assert await asyncio.wait_for(read(theirs), LIMIT_S) == BODY
+        assert late.began_at == []
+
+    async def test_what_is_stored_is_fetched_for_who_wants_it_fetched(self, tmp_path: Path) -> None:
+        """Only what the registry sends may show whether a client may have it."""
+        upstream, again = Upstream(), Upstream()
+        with crew_of_stores(tmp_path) as (one, two):
             ingest = one.store.join_or_start(DIGEST, upstream.fetch)
             await ingest.verified()
             await one.store.landed(ingest)
-            assert await asyncio.wait_for(read(two.store.join_or_start(DIGEST, late.fetch)), LIMIT_S) == BODY
-        assert late.began_at == []
+            assert two.store.holds(DIGEST)
+            assert await asyncio.wait_for(read(two.store.join_or_start(DIGEST, again.fetch)), LIMIT_S) == BODY
+        assert again.began_at == [0]
 
     async def test_whose_it_is_is_known_before_it_is_there(self, tmp_path: Path) -> None:
         """A client of another worker that may have it need not ask its registry."""
