@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from regproxy.engine.crew import PLACE_VARIABLE, Place
 from regproxy.engine.hub import Hub
+from regproxy.engine.metrics_directory import VARIABLE as METRICS_VARIABLE
+from regproxy.engine.metrics_directory import forget_moment, make_directory, remove_directory
 
 BOARD_BYTES = 8 * (64 * 1024 + 64)
 """64 words for what is about all, and as many as there are hashes of keys (`store.stamps`)."""
@@ -68,6 +70,10 @@ class Supervisor:
         self._serves = asyncio.Event()
         self._stopping = asyncio.Event()
         self._running: dict[int, asyncio.subprocess.Process] = {}
+        self._metrics = make_directory(f"registry-proxy-{orders.port}")
+        self._environment = dict(os.environ)
+        if self._metrics is not None:
+            self._environment[METRICS_VARIABLE] = str(self._metrics)
         self._has_spoken: set[int] = set()
         """Workers that have come so far as to open the cache."""
         self._failed = False
@@ -96,6 +102,8 @@ class Supervisor:
         await self._stopping.wait()
         await self._end(keepers)
         server.close()
+        if self._metrics is not None:
+            remove_directory(self._metrics)
         return 1 if self._failed else 0
 
     async def _end(self, keepers: Iterable[asyncio.Task[None]]) -> None:
@@ -147,7 +155,7 @@ class Supervisor:
             *self._orders.command,
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(its.fileno(), self._board, *listening),
-            env={**os.environ, PLACE_VARIABLE: place.to_text()},
+            env={**self._environment, PLACE_VARIABLE: place.to_text()},
         )
         its.close()
         self._running[number] = process
@@ -165,6 +173,8 @@ class Supervisor:
             if process.returncode != 0 and number in self._has_spoken:
                 self._change_epoch()
             self._has_spoken.discard(number)
+            if self._metrics is not None:
+                forget_moment(self._metrics, process.pid)
             self._hub.leave(number)
 
     async def _hear(self, number: int, channel: socket.socket, process: asyncio.subprocess.Process) -> None:
