@@ -30,7 +30,7 @@ class Proxy:
     """One proxy with a cache and a CA of its own below `directory`; not started yet.
 
     `settings` are environment variables and win over the defaults; `arguments` are for mitmdump. A restart keeps port,
-    cache and CA.
+    cache and CA. With LAB_WORKERS in the environment of the tests, each proxy is so many processes.
     """
 
     def __init__(self, directory: Path, settings: Mapping[str, str], arguments: Sequence[str] = ()) -> None:
@@ -44,6 +44,7 @@ class Proxy:
             "LISTEN_PORT": str(self.address.port),
             "CACHE_DIRECTORY": str(self.cache_directory),
             "CA_DIRECTORY": str(self.ca_directory),
+            "WORKERS": os.environ.get("LAB_WORKERS", "1"),
             **settings,
         }
         self.command = [str(ENTRYPOINT), *arguments]

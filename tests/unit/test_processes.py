@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 ADDONS = Path(__file__).parents[2] / "addons"
-HELPERS = "regproxy/origin/credential_helper.py"
+STARTED = {
+    "regproxy/origin/credential_helper.py": ["subprocess_exec"],
+    "regproxy/engine/workers.py": ["os.execve"],
+    "regproxy/engine/supervisor.py": ["create_subprocess_exec"],
+}
+"""Credential helpers of docker, and the proxy itself as supervisor and workers."""
 
 _STARTERS = {
     "system",
@@ -40,9 +45,9 @@ def starts(source: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("module", sorted(ADDONS.rglob("*.py")), ids=lambda path: path.relative_to(ADDONS).as_posix())
-def test_only_credential_helpers_are_started(module: Path) -> None:
-    """One place starts a program, without a shell; what clients and registries say is never part of a command."""
-    expected = ["subprocess_exec"] if module.relative_to(ADDONS).as_posix() == HELPERS else []
+def test_only_credential_helpers_and_workers_are_started(module: Path) -> None:
+    """Without a shell; what clients and registries say is never part of a command."""
+    expected = STARTED.get(module.relative_to(ADDONS).as_posix(), [])
 
     assert list(starts(module.read_text())) == expected
 

@@ -5,6 +5,7 @@ server decides how its connections begin. `mode=regular`, as in mitmweb, goes wi
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -21,6 +22,9 @@ from regproxy.engine.warm_connection import HandedOver, Reception, WarmConnectio
 
 MODE = "registry"
 """The value of mitmproxy's `mode` option."""
+
+ACCEPTED_AT_ONCE = 4
+"""Of several workers the one that is free takes the next connection; none takes a whole burst."""
 
 BACKLOG = 1024
 """Connections that wait to be accepted (the kernel's bound is 4,096): a cluster's nodes may come in the same second."""
@@ -51,6 +55,8 @@ class FrontDoor:
 
     reception: Reception | None = None
     count = ConnectionCount(ConnectionLimits(0, 0))
+    listening: tuple[socket.socket, ...] = ()
+    """Sockets that a supervisor has bound; without them the port is opened here."""
 
 
 class CountedConnection(WarmConnection):
@@ -89,8 +95,14 @@ class RegistryInstance(AsyncioServerInstance[RegistryMode]):
     async def listen(self, host: str, port: int) -> list[asyncio.Server]:  # type: ignore[override]
         """Open the port; 0 takes a free one, the same for IPv4 and IPv6."""
         begin = partial(CountedConnection, self._front_door.count, self._reception, self.hand_over)
-        server = asyncio.get_running_loop().create_server(begin, host, port or get_free_port(), backlog=BACKLOG)
-        return [await server]
+        loop = asyncio.get_running_loop()
+        shared = self._front_door.listening
+        if not shared:
+            return [await loop.create_server(begin, host, port or get_free_port(), backlog=BACKLOG)]
+        servers = [await loop.create_server(begin, sock=each.dup(), backlog=ACCEPTED_AT_ONCE) for each in shared]
+        for each in shared:
+            each.listen(BACKLOG)  # asyncio accepts as many connections in a row as it lets wait
+        return servers
 
     def _layer(self, layer_context: context.Context, handed_over: HandedOver) -> layer.Layer:
         """Return the layer that goes on: with the CONNECT, behind it, or behind the TLS handshake."""

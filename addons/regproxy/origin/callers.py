@@ -33,6 +33,10 @@ class Callers:
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
 
+    def share_key(self, key: bytes) -> None:
+        """Tell accounts apart as the other processes of this proxy do."""
+        self._key = key
+
     @staticmethod
     def of_operator(credential: Credential | None) -> Caller:
         """Return the account of an operator's login; it is the same one under a new password."""

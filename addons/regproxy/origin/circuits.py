@@ -30,6 +30,9 @@ class Circuits:
         self._clock = clock
         self._circuits: OrderedDict[str, Circuit] = OrderedDict()
         self._probed: dict[str, asyncio.Event] = {}
+        self._probed_elsewhere: set[str] = set()
+        self.on_change: Callable[[str, Circuit], None] = lambda _origin, _circuit: None
+        """Called with a circuit that this process has changed."""
 
     def states(self) -> Mapping[str, Circuit]:
         """Return the circuits that are not simply closed, by origin, as they are now."""
@@ -85,6 +88,28 @@ class Circuits:
         """Replace a circuit, and say when it opens or closes."""
         before = self.state(origin)
         after = change(before)
+        self._probed_elsewhere.discard(origin)
+        self._set(origin, after)
+        self._tell(origin, before, after)
+        if after != before:
+            self.on_change(origin, after)
+
+    def hear(self, origin: str, circuit: Circuit) -> None:
+        """Take over a circuit that another process of this proxy has changed."""
+        self._set(origin, circuit)
+        if isinstance(circuit, HalfOpen):
+            self._probed.setdefault(origin, asyncio.Event())
+            self._probed_elsewhere.add(origin)
+        else:
+            self._probed_elsewhere.discard(origin)
+
+    def other_gone(self) -> None:
+        """Give up the probes of other processes, one of which has died: the next may go out at once."""
+        for origin in list(self._probed_elsewhere):
+            self._set(origin, breaker.abandoned(self.state(origin)))
+        self._probed_elsewhere.clear()
+
+    def _set(self, origin: str, after: Circuit) -> None:
         if after == CLOSED:
             self._circuits.pop(origin, None)
         else:
@@ -95,7 +120,6 @@ class Circuits:
             forgotten, _ = self._circuits.popitem(last=False)
             if (probed := self._probed.pop(forgotten, None)) is not None:
                 probed.set()
-        self._tell(origin, before, after)
 
     def failed(self, origin: str, reason: str, *, is_probe: bool) -> None:
         """Note a request that got no answer."""

@@ -8,6 +8,7 @@ answered is `policy.realms`; asking and keeping tokens is `origin.tokens`.
 
 import asyncio
 import contextlib
+import hmac
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -83,6 +84,10 @@ class Logins:
         self._proven: Bounded[Credential, None] = Bounded()
         self._proving: Bounded[Credential, asyncio.Lock] = Bounded()
         self._refused_realms: Bounded[tuple[str, str], None] = Bounded()
+        self._resting_elsewhere: Bounded[str, float] = Bounded()
+        self._key = b""
+        self.on_rest: Callable[[str, float], None] = lambda _fingerprint, _until_s: None
+        """Called with a credential that was refused: what stands for it, and until when it rests."""
 
     def realm_of(self, registry: Url) -> Realm | None:
         """Return the token server that a registry has named so far."""
@@ -90,7 +95,23 @@ class Logins:
 
     def is_resting(self, credential: Credential) -> bool:
         """Whether a credential was refused a while ago and must not be tried again yet."""
-        return self._clock() < self._resting.get(credential, 0.0)
+        now_s = self._clock()
+        if self._resting_elsewhere and now_s < self._resting_elsewhere.get(self._fingerprint(credential), 0.0):
+            return True
+        return now_s < self._resting.get(credential, 0.0)
+
+    def share_key(self, key: bytes) -> None:
+        """Name credentials to the other processes of this proxy, by hashes with this key."""
+        self._key = key
+
+    def hear_rest(self, fingerprint: str, until_s: float) -> None:
+        """Let a credential rest that another process was refused with; that one has said so."""
+        self._resting_elsewhere[fingerprint] = until_s
+
+    def _fingerprint(self, credential: Credential) -> str:
+        parts = (credential.host, credential.username, credential.password, credential.identity_token)
+        text = "\0".join((*parts, credential.registry_token, credential.path))
+        return hmac.digest(self._key, text.encode("utf-8", "surrogateescape"), "sha256").hex()
 
     async def credential_of(self, registry: Url, repository: str | None) -> Credential | None:
         """Return the operator's credential for a registry, if it does not rest."""
@@ -262,7 +283,9 @@ class Logins:
         """Let a credential rest that was refused with 401, and say so loudly."""
         if self.is_resting(credential):
             return
-        self._resting[credential] = self._clock() + CREDENTIAL_REST_S
+        self._resting[credential] = until_s = self._clock() + CREDENTIAL_REST_S
+        if self._key:
+            self.on_rest(self._fingerprint(credential), until_s)
         logger.error(
             "%s refuses the login of %s, user=%s (401): pulls go on anonymously, it is tried again in %d minutes; "
             "correct it where the credentials are set",

@@ -65,6 +65,10 @@ class Quotas:
         self._quotas: Bounded[_Account, Quota] = Bounded()
         self._rests: Bounded[tuple[_Account, str], _Rest] = Bounded()
         self._told: Bounded[tuple[str, str], None] = Bounded()
+        self.on_quota: Callable[[str, Caller, Quota], None] = lambda _registry, _caller, _quota: None
+        """Called with what an answer said: registry, caller, quota."""
+        self.on_rest: Callable[[str, Caller, str, float, int], None] = lambda *_: None
+        """Called with a rest: registry, caller, path, end by the monotonic clock, refusals in a row."""
 
     def check(self, url: Url, method: str, caller: Caller, *, dispensable: bool) -> None:
         """Raise `UpstreamUnavailable` when this must not, or need not, be asked now.
@@ -101,6 +105,14 @@ class Quotas:
             # Docker Hub answers every HEAD while it refuses the GETs.
             self._end_refusals(account, "")
             self._end_refusals(account, url.target)
+
+    def hear_quota(self, registry: str, caller: Caller, quota: Quota) -> None:
+        """Take over what another process of this proxy was told."""
+        self._quotas[_Account(registry, caller)] = quota
+
+    def hear_rest(self, registry: str, caller: Caller, path: str, until_s: float, refusals: int) -> None:
+        """Take over a rest from another process of this proxy."""
+        self._rests[_Account(registry, caller), path] = _Rest(until_s, refusals)
 
     def quotas(self) -> tuple[KnownQuota, ...]:
         """Return what is known, for metrics and for people."""
@@ -145,9 +157,11 @@ class Quotas:
                 "" if told_s else " (it did not say for how long)",
             )
         self._rests[account, path] = _Rest(until_s, refusals)
+        self.on_rest(account.registry, account.caller, path, until_s, refusals)
 
     def _note(self, account: _Account, quota: Quota) -> None:
         self._quotas[account] = quota
+        self.on_quota(account.registry, account.caller, quota)
         # Docker Hub says whom it counts: several logins may be one account to it, and one token is not the next.
         fall = (account.registry, quota.source or f"{account.caller.name} {account.caller.key}")
         if quota.is_low and fall not in self._told:

@@ -108,6 +108,16 @@ def parse_number(text: str) -> int:
     return int(text.strip())
 
 
+def parse_workers(text: str) -> int:
+    """Return a number from 1 to 64, or 0 for `auto`."""
+    if text.strip().lower() == "auto":
+        return 0
+    try:
+        return parse_count(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, nor auto") from None
+
+
 def parse_old_cache(text: str) -> OldCache:
     """Return what becomes of a predecessor's cache."""
     try:

@@ -76,6 +76,7 @@ class _Reader:
             listen_host=self._value("LISTEN_HOST", grammar.parse_listen_host),
             listen_port=self._value("LISTEN_PORT", grammar.parse_port),
             cache_directory=self._cache_directory(compat),
+            workers=self._value("WORKERS", grammar.parse_workers),
             ca_directory=ca_directory,
             ca_certificate_file=self._optional_path("CA_CRT_FILE") or ca_directory / "ca.crt",
             ca_key_file=self._optional_path("CA_KEY_FILE") or ca_directory / "ca.key",

@@ -71,6 +71,8 @@ class Settings:
     """Address to listen on; empty means every address of the machine."""
     listen_port: int
     cache_directory: Path
+    workers: int
+    """How many processes share the work; 0 means one for each core."""
     ca_directory: Path
     ca_certificate_file: Path
     ca_key_file: Path

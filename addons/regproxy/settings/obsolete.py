@@ -44,8 +44,6 @@ OBSOLETE: Mapping[str, str] = MappingProxyType(
             ),
             "there is no second cache, see SLOW_TIER_ENABLED",
         ),
-        "WORKER_PROCESSES": "there is one process",
-        "WORKERS": "there is one process",
         "LIVELINESS_REPOS": "`/readyz` tells whether the proxy can serve",
         "CURL_TIMEOUT": "`/readyz` tells whether the proxy can serve",
     }

@@ -60,6 +60,13 @@ SETTINGS_TABLE: tuple[Setting, ...] = (
         secret=True,
         meaning="What the records in that bucket are sealed with; the same random text at all replicas",
     ),
+    Setting(
+        variable="WORKERS",
+        default="1",
+        aliases=("WORKER_PROCESSES",),
+        meaning="Processes that share the port and the cache, up to 64; `auto`: one for each core that the proxy may "
+        "use; see [docs/workers.md](docs/workers.md)",
+    ),
     Setting(variable="CA_DIRECTORY", default="/ca", meaning="Where the CA is kept; a new one is made if it is empty"),
     Setting(variable="CA_CRT_FILE", default_note="`ca.crt` in `CA_DIRECTORY`", meaning="Certificate of the CA (PEM)"),
     Setting(variable="CA_KEY_FILE", default_note="`ca.key` in `CA_DIRECTORY`", meaning="Private key of the CA (PEM)"),

@@ -22,12 +22,23 @@ class AcceptedLogins:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._accepted_at_s: OrderedDict[tuple[Registry, Identity], float] = OrderedDict()
+        self.on_change: Callable[[Registry, Identity, float | None], None] = lambda _host, _client, _at_s: None
+        """Called when a login was accepted (when, by the clock) or refused (None)."""
 
     def accepted(self, host: Registry, client: Identity) -> None:
         """Remember that a host has just taken this client's login."""
         if client.is_nobody:
             return
-        self._accepted_at_s[host, client] = self._clock()
+        at_s = self._clock()
+        self.hear(host, client, at_s)
+        self.on_change(host, client, at_s)
+
+    def hear(self, host: Registry, client: Identity, at_s: float | None) -> None:
+        """Remember what another process of this proxy has seen; None when a login was refused."""
+        if at_s is None:
+            self._accepted_at_s.pop((host, client), None)
+            return
+        self._accepted_at_s[host, client] = at_s
         self._accepted_at_s.move_to_end((host, client))
         if len(self._accepted_at_s) > MOST_LOGINS:
             self._accepted_at_s.popitem(last=False)
@@ -35,6 +46,7 @@ class AcceptedLogins:
     def refused(self, host: Registry, client: Identity) -> None:
         """Forget a login that a host does not take any more."""
         self._accepted_at_s.pop((host, client), None)
+        self.on_change(host, client, None)
 
     def is_accepted(self, host: Registry, client: Identity) -> bool:
         """Whether a host took this login lately."""

@@ -9,7 +9,7 @@ import hashlib
 import secrets
 from asyncio import Lock, to_thread
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from regproxy.policy.identities import NOBODY, Identity, IdentityKey, Login, login_of_header, token_of_header
 from regproxy.policy.precedence import Own
@@ -32,6 +32,8 @@ class ClientIdentities:
         self._hashing = Lock()
         self._logins: OrderedDict[bytes, Identity] = OrderedDict()
         self._tokens: OrderedDict[bytes, Identity] = OrderedDict()
+        self.on_given: Callable[[bytes, Identity], None] = lambda _masked, _owner: None
+        """Called with what stands for a token, and whose it is."""
 
     def recall(self, authorization: str | None) -> Identity | None:
         """Return who sends this `Authorization`; None when that takes time to find out (`of`)."""
@@ -77,7 +79,17 @@ class ClientIdentities:
 
     def given(self, token: str, owner: Identity) -> None:
         """Remember whose token this is: its server has just given it to that client."""
-        _keep(self._tokens, self._masked(token), owner, KNOWN_TOKENS)
+        masked = self._masked(token)
+        self.hear_given(masked, owner)
+        self.on_given(masked, owner)
+
+    def hear_given(self, masked: bytes, owner: Identity) -> None:
+        """Remember a token that another process of this proxy has seen given."""
+        _keep(self._tokens, masked, owner, KNOWN_TOKENS)
+
+    def share_mask(self, mask: bytes) -> None:
+        """Mask secrets as the other processes of this proxy do; before anything is remembered."""
+        self._mask = mask
 
     def give(self, owner: Identity) -> str:
         """Return a new token of our own for a client whose token server does not answer."""

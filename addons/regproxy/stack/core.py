@@ -20,6 +20,7 @@ from regproxy.stack.client_identities import ClientIdentities
 from regproxy.stack.credentials import credential_source, intercepting
 from regproxy.stack.downloads import Downloads
 from regproxy.stack.not_found import NotFound
+from regproxy.stack.turns import Turns
 from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
 
@@ -55,6 +56,8 @@ class Core:
         """How the images that are in use would do in an outage, as of the last look."""
         self.drills = Drills(time.time)
         """For which clients registries are said to be away."""
+        self.turns = Turns()
+        """Who asks, where several workers want to know the same."""
         self.lookup: Lookup = system_lookup
         """How the names of upstreams become addresses."""
 

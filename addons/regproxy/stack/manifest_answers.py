@@ -114,6 +114,12 @@ class Pull(Wanted):
         """The client's own request, passed on: HEAD stays HEAD."""
         return self.head_request if self.head else self.get_request
 
+    @property
+    def question(self) -> str:
+        """What is asked, and for whom: the same text for all who would get the same answer."""
+        asked = (self.registry, self.manifest.name, self.manifest.reference, ",".join(self.accepted))
+        return " ".join(map(str, (*asked, self.absent.fingerprint, self.reader.client.key)))
+
 
 @dataclass(frozen=True, slots=True)
 class Served:

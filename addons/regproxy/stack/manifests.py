@@ -93,20 +93,36 @@ class ManifestSource:
         return await self._fresh(pull, record) or await self._asked(pull, record)
 
     async def _asked(self, pull: Pull, record: TagRecord | None) -> Served:
-        """Ask the registry, unless it has just said that it has nothing."""
+        """Ask the registry once for everyone who asks the same at the same time, unless it has just said 404."""
         if pull.insists:
             self._core.not_found.forget(pull.absent)
-        known = self._core.not_found.find(pull.absent, head=pull.head)
-        if known is not None:
-            reason = f"{pull.registry} answered 404 a moment ago"
-            return dataclasses.replace(relayed(pull, known, CacheStatus.HIT), reason=reason)
-        return await self._shared_ask(pull, record)
-
-    async def _shared_ask(self, pull: Pull, record: TagRecord | None) -> Served:
-        """Ask the registry once for everyone who asks the same, with the same authorization, at the same time."""
         # Without an authorization to send a client may still be somebody, who may have more in an outage.
         key = pull.request, pull.accepted, pull.reader.client
-        return await self._flights.run(key, lambda: self._shared.in_turn(pull, record, self._fresh, self._ask))
+        return self._absent(pull) or await self._flights.run(key, lambda: self._ask_in_turn(pull, record))
+
+    def _absent(self, pull: Pull) -> Served | None:
+        known = self._core.not_found.find(pull.absent, head=pull.head)
+        if known is None:
+            return None
+        reason = f"{pull.registry} answered 404 a moment ago"
+        return dataclasses.replace(relayed(pull, known, CacheStatus.HIT), reason=reason)
+
+    async def _ask_in_turn(self, pull: Pull, record: TagRecord | None) -> Served:
+        """Ask unless another worker, or another replica, has just done so."""
+        began_s = time.time()
+        async with self._core.turns.turn(pull.question, REVALIDATION_LIMIT_S) as others_asked:
+            served = await self._just_asked(pull, began_s) if others_asked else None
+            return served or await self._shared.in_turn(pull, record, self._fresh, self._ask)
+
+    async def _just_asked(self, pull: Pull, since_s: float) -> Served | None:
+        """Return what another worker has learnt since then; None when this client is to be asked for itself."""
+        if isinstance(pull.manifest.reference, Digest):
+            return await self._stored(pull, pull.manifest.reference)
+        absent = self._absent(pull)
+        record = None if absent else await self._record(pull.tag_key)
+        if record is None or record.checked_at_s < since_s:
+            return absent
+        return await self._fresh(pull, record)
 
     async def _fresh(self, pull: Pull, record: TagRecord) -> Served | None:
         """Serve what a fresh record points to, if the client may have it."""
@@ -230,7 +246,7 @@ class ManifestSource:
             return
         previous = None
         if record is not None and moved_to.digest != record.descriptor.digest:
-            previous = record.descriptor if self._has(record.descriptor.digest) else record.previous
+            previous = record.descriptor if self._core.store.holds(record.descriptor.digest) else record.previous
         await self._remember(pull, TagRecord(moved_to, time.time(), previous), record)
 
     async def _remember(self, pull: Pull, record: TagRecord, before: TagRecord | None) -> None:
@@ -263,7 +279,7 @@ class ManifestSource:
     async def _is_withheld(self, pull: Pull, record: TagRecord) -> bool:
         """Whether there is a last good answer, for others."""
         for descriptor in (record.descriptor, record.previous):
-            if descriptor is not None and self._has(descriptor.digest):
+            if descriptor is not None and self._core.store.holds(descriptor.digest):
                 return not await self._core.access.may_read_in_outage(pull.reader, descriptor.digest)
         return False
 
@@ -314,15 +330,6 @@ class ManifestSource:
         except StoreError as error:
             self._core.store_failed(error)
             return None
-
-    def _has(self, digest: Digest) -> bool:
-        try:
-            stored = self._core.store.open_content(digest)
-        except StoreError:
-            return False
-        if stored is not None:
-            stored.close()
-        return stored is not None
 
 
 def _keep_low_quota(pull: Pull, head: Answer) -> None:

@@ -36,6 +36,8 @@ class _Known:
     answer: Answer
     method: str
     until_s: float
+    written_before: int
+    """The writes of all processes when it was asked for."""
 
 
 class NotFound:
@@ -45,13 +47,24 @@ class NotFound:
         self._lifetime_s = lifetime_s
         self._clock = clock
         self._known: Bounded[Absent, _Known] = Bounded()
-        self.writes = 0
-        """How many writes were seen; an answer to a question from before the last one is not kept."""
+        self._writes = 0
+        self.written_elsewhere: Callable[[], int] = lambda: 0
+        """Another number after each write that another process of this proxy has let through."""
+        self.on_written: Callable[[], None] = lambda: None
+        self.on_kept: Callable[[Absent, Answer, str, float], None] = lambda *_: None
+        """Called with what is kept: what was asked for, answer, method, end by the monotonic clock."""
+
+    @property
+    def writes(self) -> int:
+        """Another number after every write; an answer to a question from before the last one is not kept."""
+        return self._writes + self.written_elsewhere()
 
     def find(self, absent: Absent, *, head: bool) -> Answer | None:
         """Return the registry's answer of a moment ago. A GET is not answered with what a HEAD brought: no body."""
         known = self._known.get(absent)
         if known is None or self._clock() >= known.until_s or (known.method == "HEAD" and not head):
+            return None
+        if known.written_before != self.written_elsewhere():
             return None
         return known.answer
 
@@ -60,7 +73,13 @@ class NotFound:
         if answer.status != 404 or len(answer.body) > LARGEST_BODY_BYTES:
             return
         if self._lifetime_s and writes == self.writes:
-            self._known[absent] = _Known(answer, method, self._clock() + self._lifetime_s)
+            until_s = self._clock() + self._lifetime_s
+            self.hear(absent, answer, method, until_s, self.written_elsewhere())
+            self.on_kept(absent, answer, method, until_s)
+
+    def hear(self, absent: Absent, answer: Answer, method: str, until_s: float, written_before: int) -> None:
+        """Remember a 404 that another process of this proxy got, with what `written_elsewhere` was to it."""
+        self._known[absent] = _Known(answer, method, until_s, written_before)
 
     def forget(self, absent: Absent) -> None:
         """Forget one answer."""
@@ -68,6 +87,7 @@ class NotFound:
 
     def written(self, registry: Registry, name: str) -> None:
         """Forget what is said of a repository that was written to."""
-        self.writes += 1
+        self._writes += 1
+        self.on_written()
         for absent in [each for each in self._known if (each.registry, each.name) == (registry, name)]:
             del self._known[absent]

@@ -11,6 +11,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mitmproxy import ctx
@@ -45,8 +46,8 @@ from regproxy.stack.wiring import (
     time_limits,
     without_own_proxies,
 )
+from regproxy.stack.workers import Workers
 from regproxy.store.adoption import adopt_old_cache
-from regproxy.store.content import Store
 from regproxy.store.errors import StoreError
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Startup:
         self._metrics = metrics
         self._certificates = certificates
         self._sender = sender
+        self._workers = Workers()
         self._refused = False
         self._debug_mode: DebugMode | None = None
         self._ca_watch: CaWatch
@@ -84,8 +86,12 @@ class Startup:
         del loader  # no options of our own: an unparsable one would start a bare proxy without a word
         try:
             settings = load_settings(os.environ)
+            self._workers.begin(settings)
         except SettingsError as error:
             self._refuse(*error.problems)
+            return
+        except OSError as error:
+            self._refuse(f"WORKERS={settings.workers or 'auto'}: {error}")
             return
         keep_private(os.environ)
         settings = without_own_proxies(settings)
@@ -109,17 +115,13 @@ class Startup:
             )
             return
         settings = self._core.settings
+        self._workers.open(self._front_door)
         try:
             self._ca_watch = CaWatch(settings, self._certificates)
             ca = self._ca_watch.open(dt.datetime.now(dt.UTC))
             observer = self._debug_mode.observer if self._debug_mode else None
             upstream = _open_upstream(self._core, observer)
-            store = Store(
-                settings.cache_directory,
-                settings.cache_max_size_bytes,
-                settings.cache_inactive_s,
-                settings.cache_min_free_bytes,
-            )
+            store = self._workers.store(settings)
             store.open()
             shared = make_shared_tier(settings, store)
             if self._debug_mode is not None:
@@ -129,6 +131,7 @@ class Startup:
             return
         self._sender.stall_limit_s = settings.send_timeout_s or math.inf
         self._core.start(store, upstream, ca, shared)
+        self._workers.connect(self._core)
         watch = TimeLimitWatch(time_limits(settings), _connections)
         asyncio_utils.create_task(watch.run(), name="time limits", keep_ref=True)
         asyncio_utils.create_task(self._ca_watch.run(), name="look after the CA", keep_ref=True)
@@ -137,12 +140,15 @@ class Startup:
         if shared is not None:
             asyncio_utils.create_task(shared.run(), name="shared tier", keep_ref=True)
         self._choose_road(settings)
-        for warning in settings.warnings:
-            logger.warning("%s", warning)
-        logger.info("%s", summary(settings))
-        asyncio_utils.create_task(_listen_and_check(self._core), name="listen", keep_ref=True)
-        adopting = adopt_old_cache(store, settings.old_cache, settings.cache_inactive_s)
-        asyncio_utils.create_task(adopting, name="take over an old cache", keep_ref=True)
+        if self._workers.is_first:
+            for warning in settings.warnings:
+                logger.warning("%s", warning)
+            logger.info("%s", summary(settings))
+        asyncio_utils.create_task(_listen_and_check(self._core, self._workers), name="listen", keep_ref=True)
+        adopting = partial(adopt_old_cache, store, settings.old_cache, settings.cache_inactive_s)
+        asyncio_utils.create_task(
+            self._workers.once("old cache", adopting), name="take over an old cache", keep_ref=True
+        )
 
     def _choose_road(self, settings: Settings) -> None:
         """Leave mitmproxy's hooks out where that is possible: a user interface must see every request."""
@@ -202,11 +208,12 @@ def _connections() -> Iterable[ConnectionHandler]:
     return handlers
 
 
-async def _listen_and_check(core: Core) -> None:
+async def _listen_and_check(core: Core, workers: Workers) -> None:
     """Open the port, and then say of each credential whether it works."""
     await _listen()
+    workers.serves()
     settings = core.settings
-    if settings.offline:
+    if settings.offline or not workers.is_first:
         return
     await report_credentials(core.credentials, core.upstream, settings.registries + settings.trusted_hosts)
 

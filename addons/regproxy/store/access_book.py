@@ -28,7 +28,7 @@ PROOFS = 50_000
 NOTHING = Known()
 
 
-class _Recent[Key: Hashable, Value](OrderedDict[Key, Value]):
+class Recent[Key: Hashable, Value](OrderedDict[Key, Value]):
     """The entries that were used last."""
 
     def __init__(self, most: int) -> None:
@@ -36,12 +36,18 @@ class _Recent[Key: Hashable, Value](OrderedDict[Key, Value]):
         self._most = most
 
     def recall(self, key: Key) -> Value | None:
+        """Return an entry, which is used now."""
         value = self.get(key)
         if value is not None:
             self.move_to_end(key)
         return value
 
+    def known(self, key: Key, otherwise: Value) -> Value:
+        """Return an entry, or the other value."""
+        return self.get(key, otherwise)
+
     def keep(self, key: Key, value: Value) -> None:
+        """Add or replace an entry."""
         self[key] = value
         self.move_to_end(key)
         if len(self) > self._most:
@@ -65,7 +71,7 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Arrival:
+class Arrival:
     """A content on its way; a registry that breaks its word has given nothing."""
 
     repository: Repository
@@ -73,7 +79,7 @@ class _Arrival:
 
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
+class Opened:
     """To whom a registry gives what is on its way."""
 
     given: int
@@ -86,11 +92,11 @@ class AccessBook:
     def __init__(self, ledger: Ledger) -> None:
         self.watcher: Watcher | None = None
         self._ledger = ledger
-        self._openness: _Recent[Repository, Openness] = _Recent(REPOSITORIES)
-        self._given: _Recent[tuple[Repository, Digest], int] = _Recent(BINDINGS)
-        self._proofs: _Recent[tuple[Repository, str], float] = _Recent(PROOFS)
-        self._challenges: _Recent[Registry, str] = _Recent(REPOSITORIES)
-        self._arriving: dict[_Arrival, _Opened] = {}
+        self._openness: Recent[Repository, Openness] = Recent(REPOSITORIES)
+        self._given: Recent[tuple[Repository, Digest], int] = Recent(BINDINGS)
+        self._proofs: Recent[tuple[Repository, str], float] = Recent(PROOFS)
+        self._challenges: Recent[Registry, str] = Recent(REPOSITORIES)
+        self._arriving: dict[Arrival, Opened] = {}
         self._changes = AccessChanges()
         self._writing = AccessChanges()
         self._clock_sets = 0
@@ -128,7 +134,7 @@ class AccessBook:
 
     def arrives_for(self, repository: Repository, client: Identity, digest: Digest) -> bool:
         """Whether what is on its way was given to everybody, to the operator, or to this very client's login."""
-        opened = self._arriving.get(_Arrival(repository, digest))
+        opened = self._arriving.get(Arrival(repository, digest))
         if opened is None:
             return False
         return opened.given != Given.TO_CLIENT or (opened.client == client and not client.is_nobody)
@@ -147,7 +153,7 @@ class AccessBook:
     ) -> None:
         """Note that the registry let somebody read, or refused; after `known`: what memory lacks is taken as none."""
         if opened_by is not OpenedBy.CLIENT:
-            before = self._openness.get(repository, CLOSED)
+            before = self._openness.known(repository, CLOSED)
             openness = before.after(opened_by, let_in=let_in, now_s=now_s)
             self._openness.keep(repository, openness)
             self._changes.repositories[repository] = openness
@@ -231,7 +237,7 @@ class AccessBook:
         given = self._given.recall((repository, digest))
         if given:
             return given
-        opened = self._arriving.get(_Arrival(repository, digest))
+        opened = self._arriving.get(Arrival(repository, digest))
         return 0 if opened is None else opened.given
 
     async def _load(self, repository: Repository, client: Identity, digest: Digest | None) -> None:
@@ -259,16 +265,16 @@ class AccessBook:
 class Arriving:
     """One content on its way from one repository."""
 
-    def __init__(self, book: AccessBook, all_arriving: dict[_Arrival, _Opened]) -> None:
+    def __init__(self, book: AccessBook, all_arriving: dict[Arrival, Opened]) -> None:
         self._book = book
         self._all = all_arriving
-        self._arrival: _Arrival | None = None
+        self._arrival: Arrival | None = None
         self._given = Given.NOWHERE
 
     def begin(self, repository: Repository, digest: Digest, given: Given, client: Identity) -> None:
         """Note that the registry began to send it."""
-        self._arrival, self._given = _Arrival(repository, digest), given
-        self._all[self._arrival] = _Opened(given, client)
+        self._arrival, self._given = Arrival(repository, digest), given
+        self._all[self._arrival] = Opened(given, client)
 
     def arrived(self) -> None:
         """Note that it is all there and right."""

@@ -9,35 +9,25 @@ Not decided here: who may read what, whether a tag is fresh, and how content is 
 
 import logging
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Never
 
 from regproxy.oci.digest import Digest
 from regproxy.store.access_book import AccessBook
 from regproxy.store.activity import Activity
+from regproxy.store.directory import StoreDirectory
 from regproxy.store.errors import StoreError, translated
 from regproxy.store.eviction import Usage
-from regproxy.store.flights import Fetch, Flights
-from regproxy.store.hot import HotRecords, StoredManifest
-from regproxy.store.identity_key import read_or_make
+from regproxy.store.flights import Fetch
+from regproxy.store.hot import StoredManifest
 from regproxy.store.ingest import Ingest
 from regproxy.store.inventory import Inventory
-from regproxy.store.layout import Layout
-from regproxy.store.ledger import Ledger
 from regproxy.store.pulls import pull_key
 from regproxy.store.records import TagKey, TagRecord, content_key, read_tag_record
-from regproxy.store.recovery import Doubts, Reconciled, beat, beat_no_more, find_doubts
-from regproxy.store.scrub import Pace
+from regproxy.store.recovery import Reconciled
 from regproxy.store.stored_content import StoredContent
 from regproxy.store.tag_history import TagChange, TagEvent, history_key
-from regproxy.store.upkeep import Upkeep
 
 _logger = logging.getLogger(__name__)
-
-MIN_FREE_BYTES = 1024**3
-"""Disk space left to others; 1 GiB, as the predecessor's forks do (CACHE_MIN_FREE)."""
 
 HOUSEKEEPING_INTERVAL_S = 10.0
 """How long access times stay in memory, and how late unused content may go."""
@@ -45,88 +35,9 @@ HOUSEKEEPING_INTERVAL_S = 10.0
 ACCESS_TIDY_INTERVAL_S = 3600.0
 """How often is looked for records of what is not stored: two seconds' work for a million contents."""
 
-PARTIAL_LIFETIME_S = 7 * 24 * 3600.0
-"""A download that nobody resumed for a week is not resumed any more."""
 
-
-class Store:
+class Store(StoreDirectory):
     """One cache directory. `open` before the event loop serves, `close` at the end; methods in between."""
-
-    def __init__(
-        self,
-        directory: Path,
-        cap_bytes: int,
-        inactive_s: float,
-        min_free_bytes: int = MIN_FREE_BYTES,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._layout = Layout(directory.absolute())
-        self._content_prefix = f"{self._layout.directory}/content/"
-        self._cap_bytes, self._min_free_bytes = cap_bytes, min_free_bytes
-        self._inactive_s, self._clock = inactive_s, clock
-        self._ledger: Ledger | None = None
-        self._access: AccessBook | None = None
-        self._access_tidied_at_s = 0.0
-        self._flights: Flights | None = None
-        self._upkeep: Upkeep | None = None
-        self._doubts = Doubts()
-        self._hot = HotRecords()
-        self.pace = Pace()
-        """How fast stored content is hashed again while `housekeeping` runs."""
-        self.identity_key = b""
-        """With which clients' logins are hashed; there when the store is open."""
-        self.forgotten_tags = 0
-        """Grows with every tag that is forgotten, so that an answer from before is not recorded after."""
-
-    @property
-    def directory(self) -> Path:
-        """Where everything lies."""
-        return self._layout.directory
-
-    def open(self) -> None:
-        """Make or check the directory and open the index. Blocks; StoreError says what to do about it."""
-        self._layout.prepare()
-        self.identity_key = read_or_make(self._layout.identity_key)
-        now_s = self._clock()
-        self._ledger = ledger = Ledger(
-            self._layout,
-            cap_bytes=self._cap_bytes,
-            min_free_bytes=self._min_free_bytes,
-            oldest_s=now_s - min(self._inactive_s, PARTIAL_LIFETIME_S),
-            clock=self._clock,
-        )
-        try:
-            self._doubts = find_doubts(self._layout, ledger)
-            beat(self._layout)
-        except StoreError:
-            ledger.close()
-            self._ledger = None
-            raise
-        self._flights = flights = Flights(self._layout, ledger, self._doubts.settle)
-        self._access = access = AccessBook(ledger)
-        self._upkeep = Upkeep(self._layout, ledger, access, self._doubts, flights.hash_pool, self._clock)
-
-    def close(self) -> None:
-        """Stop the ingests and keep their progress, close the index. Blocks, under a second."""
-        flights, ledger, access = self._flights, self._ledger, self._access
-        self._flights = self._ledger = self._access = self._upkeep = None
-        if flights is None or ledger is None or access is None:
-            return
-        try:
-            flights.close()
-            try:
-                access.close()
-            finally:
-                ledger.close()
-            if not self._doubts:
-                beat_no_more(self._layout)
-        except StoreError as error:
-            _logger.warning("the cache could not be closed cleanly, the next start verifies it: %s", error)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it was opened and not yet closed; for any thread."""
-        return self._ledger is not None
 
     # Content.
 
@@ -260,7 +171,7 @@ class Store:
 
     async def forget_tag(self, registry: str, name: str, tag: str) -> None:
         """Forget a tag, for all kinds of clients."""
-        self.forgotten_tags += 1
+        self._forgotten_tags += 1
         self._hot.drop_tag(registry, name, tag)
         await self._open_ledger().forget_tag(registry, name, tag)
         self._hot.drop_tag(registry, name, tag)  # a reader may have brought it back meanwhile
@@ -336,12 +247,3 @@ class Store:
     async def housekeeping(self, interval_s: float = HOUSEKEEPING_INTERVAL_S) -> None:
         """Keep house, and verify what is stored, until cancelled or closed; an error is said once, not every round."""
         await self._open_upkeep().run(self.tidy, interval_s, lambda: self.is_open, self.pace)
-
-    def _open_upkeep(self) -> Upkeep:
-        return self._upkeep or self._closed()
-
-    def _open_ledger(self) -> Ledger:
-        return self._ledger or self._closed()
-
-    def _closed(self) -> Never:
-        raise StoreError(f"the cache in {self._layout.directory} is not open")

@@ -38,7 +38,6 @@ class _Flight:
     ingest: Ingest
     began_s: float
     """On the monotonic clock."""
-    resumed_bytes: int = 0
     task: asyncio.Task[None] | None = None
 
 
@@ -73,7 +72,7 @@ class Flights:
         if self._fault is not None and time.monotonic() < self._resting_until_s:
             raise StoreError(f"nothing is stored for {REST_S:.0f} s after a fault: {self._fault}")
         failed = self._current.get(digest)
-        flight = self._current[digest] = _Flight(Ingest(digest, self), time.monotonic())
+        flight = self._current[digest] = _Flight(self._new_ingest(digest), time.monotonic())
         self._aloft.add(flight)
         flight.task = asyncio.get_running_loop().create_task(
             self._fly(flight, fetch, None if failed is None else failed.task), name=f"ingest {digest}"
@@ -121,10 +120,7 @@ class Flights:
         try:
             if failed is not None:
                 await asyncio.wait([failed])  # it still has the file
-            if await self._ledger.claim(ingest.digest):
-                await ingest.resume()
-                flight.resumed_bytes = ingest.arrived_bytes
-            await fetch(ingest)
+            await self._fill(flight.ingest, fetch)
             ingest.fail(IngestFailed(f"{ingest.digest}: the download ended without an outcome"))
         except asyncio.CancelledError:
             ingest.fail(IngestFailed(f"{ingest.digest}: the download was stopped"))
@@ -139,29 +135,38 @@ class Flights:
                 )
             ingest.fail(error)
         finally:
-            self._note(flight)
+            self._note(ingest, flight.began_s)
             await self._land(flight)
 
-    def _note(self, flight: _Flight) -> None:
-        ingest = flight.ingest
-        written_bytes = max(0, ingest.arrived_bytes - flight.resumed_bytes)
-        duration_s = time.monotonic() - flight.began_s
-        ended = EndedIngest(ingest.digest, ingest.outcome, written_bytes, duration_s, flight.resumed_bytes > 0)
+    def _note(self, ingest: Ingest, began_s: float) -> None:
+        written_bytes = max(0, ingest.arrived_bytes - ingest.resumed_bytes)
+        duration_s = time.monotonic() - began_s
+        ended = EndedIngest(ingest.digest, ingest.outcome, written_bytes, duration_s, ingest.resumed_bytes > 0)
         self._ledger.activity.ended.append(ended)
+
+    def _new_ingest(self, digest: Digest) -> Ingest:
+        return Ingest(digest, self)
+
+    async def _fill(self, ingest: Ingest, fetch: Fetch) -> None:
+        if await self._ledger.claim(ingest.digest):
+            await ingest.resume()
+        await fetch(ingest)
+
+    async def _put_down(self, ingest: Ingest) -> None:
+        await ingest.stop()
+        try:
+            kept_bytes = await submit(self.write_pool, ingest.put_down)
+        except StoreError as error:
+            _logger.warning("progress of %s is lost: %s", ingest.digest, error)
+            kept_bytes = await submit(self.write_pool, _discard, self.layout, ingest.digest)
+        await self._ledger.settle(ingest.digest, kept_bytes)
 
     async def _land(self, flight: _Flight) -> None:
         digest = flight.ingest.digest
         if self._closed:
             return
-        kept_bytes = 0
         try:
-            await flight.ingest.stop()
-            try:
-                kept_bytes = await submit(self.write_pool, flight.ingest.put_down)
-            except StoreError as error:
-                _logger.warning("progress of %s is lost: %s", digest, error)
-                kept_bytes = await submit(self.write_pool, _discard, self.layout, digest)
-            await self._ledger.settle(digest, kept_bytes)
+            await self._put_down(flight.ingest)
         except StoreError as error:
             _logger.warning("%s is not accounted for: %s", digest, error)
         finally:

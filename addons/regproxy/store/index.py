@@ -48,6 +48,9 @@ _ACCESSES_AT_A_TIME = 200
 class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
     """Sizes, access times and media types of content, and tag records. Errors are sqlite3's and diskcache's own."""
 
+    on_discarded: Callable[[Iterable[str]], None] = staticmethod(lambda _keys: None)
+    """Called with keys that are gone."""
+
     def __init__(self, directory: Path) -> None:
         if os.path.expandvars(str(directory)) != str(directory):
             raise StoreError(f"the cache directory {directory} has a $variable in its name: choose another")
@@ -69,12 +72,13 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
                 sqlite_journal_size_limit=_WAL_PAGES * 4096,
             )
             self._sql("CREATE INDEX IF NOT EXISTS Cache_access_time ON Cache (access_time)")
-            self.access = AccessTable(self._run)
+            self.access = AccessTable(self.run)
         except BaseException:
             self.close()
             raise
 
-    def _run(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+    def run(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        """Run a statement about tables that are not diskcache's."""
         cursor: sqlite3.Cursor = self._sql(statement, values)
         return cursor
 
@@ -177,6 +181,7 @@ class Index(diskcache.Cache):  # type: ignore[misc] # diskcache has no types
                 self._con.executemany("DELETE FROM Cache WHERE key = ? AND raw = 1", [(key,) for key in batch])
                 for key in batch:
                     self.access.forget_content(key)
+            self.on_discarded(batch)
 
     def due_for_hashing(self, read_before_s: float, unread_before_s: float, most: int) -> list[str]:
         """Return keys of content that last hashed to its digest too long ago (Unix times), the most pressing first.

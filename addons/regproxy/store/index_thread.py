@@ -41,7 +41,7 @@ class IndexThread:
         self._thread = ThreadPoolExecutor(1, "store-index")
         try:
             self._index = self._thread.submit(self._open).result()
-            self._room = Room(layout, self._index, self.accesses, cap_bytes, min_free_bytes)
+            self._room = self._thread.submit(self._new_room, cap_bytes, min_free_bytes).result()
             self.activity, self.pulls = self._room.activity, self._room.pulls
             self._thread.submit(self._step, "read the pins", self._room.read_pins).result()
             self._thread.submit(self._step, "look for unfinished content", self._collect, oldest_s).result()
@@ -68,20 +68,23 @@ class IndexThread:
     async def _read[T](self, action: str, step: Callable[[], T]) -> T:
         return await submit(self._thread, self._step, action, step)
 
-    async def _change(self, action: str, step: Callable[[], None]) -> None:
-        def change() -> None:
-            try:
-                step()
-            finally:
-                self._settle_down()
-
-        await submit(self._thread, self._step, action, change)
+    async def _change[T](self, action: str, step: Callable[[], T]) -> T:
+        return await submit(self._thread, self._step, action, self._changing, step)
 
     # On the index thread.
 
     def _open(self) -> Index:
         with translated("open the cache index", self._layout.database, _REMEDY):
             return self._file.open()
+
+    def _new_room(self, cap_bytes: int, min_free_bytes: int) -> Room:
+        return Room(self._layout, self._index, self.accesses, cap_bytes, min_free_bytes)
+
+    def _changing[T](self, step: Callable[[], T]) -> T:
+        try:
+            return step()
+        finally:
+            self._settle_down()
 
     def _look_after(self) -> None:
         if self._file.is_another():

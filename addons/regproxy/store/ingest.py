@@ -53,6 +53,8 @@ class Ingest:
         self.state = IngestState.WAITING
         self.error: Exception | None = None
         """Why it failed."""
+        self.resumed_bytes = 0
+        """What an earlier ingest had left."""
         self._growing = GrowingFile(digest, home, self._wake, self.fail)
         self._when_verified: Callable[[], None] = lambda: None
         self._changed = asyncio.Event()
@@ -208,7 +210,7 @@ class Ingest:
         It outlives commit and eviction. Descriptors share one file position: read with pread or sendfile and offsets.
         """
         self._raise_if_failed()
-        return os.dup(self._growing.file.read_fd)
+        return os.dup(self._read_fd())
 
     # For the store.
 
@@ -217,6 +219,7 @@ class Ingest:
         progress = await self._growing.resume()
         if progress is not None:
             self.size_bytes, self.etag = progress.size_bytes, progress.etag
+        self.resumed_bytes = self.arrived_bytes
 
     async def stop(self) -> None:
         """Wait until nothing runs any more, so that `put_down` may be called in any thread."""
@@ -230,6 +233,9 @@ class Ingest:
     def put_down(self) -> int:
         """Keep what arrived and close the file; returns the bytes that stay in `partial/`. Blocks."""
         return self._growing.put_down(self.size_bytes, self.etag, readable=self.state is IngestState.VERIFIED)
+
+    def _read_fd(self) -> int:
+        return self._growing.file.read_fd
 
     def _releasable_bytes(self) -> int:
         match self.state:

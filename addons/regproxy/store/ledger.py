@@ -165,10 +165,9 @@ class Ledger(IndexThread):
             if not change.is_news(history, known_at_s):
                 return False
             self._index.put_text(key, history_to_json((*history, change)), self._clock())
-            self._settle_down()
             return True
 
-        return await self._read("remember what became of a tag", note)
+        return await self._change("remember what became of a tag", note)
 
     async def tag_history(self, key: str) -> tuple[TagChange, ...]:
         """Return the changes of a tag, oldest first."""
@@ -244,7 +243,7 @@ class Ledger(IndexThread):
             self._room.flush()
             return self._digests_of(self._index.due_for_hashing(read_before_s, unread_before_s, most))
 
-        return await self._read("choose content to verify", due)
+        return await self._change("choose content to verify", due)
 
     async def note_hashed(self, digest: Digest) -> None:
         """Remember that content hashed to its digest just now, and make its size right."""

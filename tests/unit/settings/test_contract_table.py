@@ -177,6 +177,8 @@ REFERENCE = [
 ]
 
 FORKS = [
+    Row("WORKER_PROCESSES", lambda s: s.workers, 1, "auto", 0, error=f"WORKER_PROCESSES={BAD}: not a number from 1"),
+    Row("WORKERS", lambda s: s.workers, 1, "4", 4, bad="0", error="WORKERS=0: not a number from 1 to 64, nor auto"),
     Row(
         "CACHE_DIRECTORY",
         lambda s: s.cache_directory,
@@ -235,8 +237,6 @@ FORKS = [
             "SLOW_CACHE_KEYS_ZONE": "150m",
             "FORCE_UPSTREAM_HTTP_1_1": "true",
             "PROXY_BUFFERING": "false",
-            "WORKER_PROCESSES": "auto",
-            "WORKERS": "2",
             "LIVELINESS_REPOS": "https://quay.io/v2/, https://ghcr.io/v2/",
             "CURL_TIMEOUT": "2",
             "KEY_SIZE_CA": "4096",

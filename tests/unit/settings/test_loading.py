@@ -36,6 +36,7 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("CACHE_INACTIVE", lambda s: s.cache_inactive_s, 60 * 86400, "1h30m", 5400),
     ("OLD_CACHE", lambda s: s.old_cache, OldCache.COPY, "Move", OldCache.MOVE),
     ("CACHE_MIN_FREE", lambda s: s.cache_min_free_bytes, 1 << 30, "0", 0),
+    ("WORKERS", lambda s: s.workers, 1, "Auto", 0),
     ("AUTH_PRECEDENCE", lambda s: s.auth_precedence, Precedence.CLIENT, " Proxy", Precedence.PROXY),
     ("ALLOW_OWN_AUTH", lambda s: s.auth_precedence, Precedence.CLIENT, "false", Precedence.PROXY),
     ("CA_DIRECTORY", lambda s: s.ca_certificate_file, Path("/ca/ca.crt"), "/x", Path("/x/ca.crt")),

@@ -1,0 +1,237 @@
+"""The parent of several workers: `python -m regproxy.engine.supervisor WORKERS HOST PORT COMMAND...`.
+
+It opens the port (without listening), a piece of memory and a hub for the workers, starts COMMAND so many times, starts
+anew what dies, and ends all of them at TERM. It reads no request and opens no file of the cache. A worker that ends
+before one has ever served is a wrong setting and ends it all.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from regproxy.engine.crew import PLACE_VARIABLE, Place
+from regproxy.engine.hub import Hub
+from regproxy.engine.metrics_directory import VARIABLE as METRICS_VARIABLE
+from regproxy.engine.metrics_directory import forget_moment, make_directory, remove_directory
+
+BOARD_BYTES = 8 * (64 * 1024 + 64)
+"""64 words for what is about all, and as many as there are hashes of keys (`store.stamps`)."""
+
+SECRET_OFFSET, SECRET_BYTES = 64, 64
+"""A key by which workers name to one another what must not be said."""
+
+EPOCH_OFFSET = 0
+"""The word that every worker's memory is measured by: when it changes, nothing that is remembered counts."""
+
+STOP_LIMIT_S = 4.0
+"""How long workers may take to end after TERM; then they are killed, as the proxy promises to end within 5 s."""
+
+TERM_INTERVAL_S = 0.5
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 10.0
+STEADY_S = 60.0
+"""A worker that has lived so long starts anew without the pauses that its last deaths had."""
+
+LAST_WORDS_S = 1.0
+
+LARGEST_MESSAGE_BYTES = 1024 * 1024
+MOST_UNREAD_BYTES = 16 * 1024 * 1024
+"""Messages that wait for a worker: with more of them it is stuck, and killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What is to be run."""
+
+    workers: int
+    host: str
+    """Empty for all addresses."""
+    port: int
+    command: tuple[str, ...]
+
+    @classmethod
+    def of_arguments(cls, arguments: Sequence[str]) -> "Orders":
+        """Read the command line. Raises ValueError."""
+        workers, host, port, *command = arguments
+        return cls(int(workers), host, int(port), tuple(command))
+
+
+class Supervisor:
+    """One family of workers."""
+
+    def __init__(self, orders: Orders) -> None:
+        self._orders = orders
+        self._hub = Hub(self._ready)
+        self._serves = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._running: dict[int, asyncio.subprocess.Process] = {}
+        self._metrics = make_directory(f"registry-proxy-{orders.port}")
+        self._environment = dict(os.environ)
+        if self._metrics is not None:
+            self._environment[METRICS_VARIABLE] = str(self._metrics)
+        self._has_spoken: set[int] = set()
+        """Workers that have come so far as to open the cache."""
+        self._failed = False
+        self._board = os.memfd_create("registry-proxy-workers")
+        os.ftruncate(self._board, BOARD_BYTES)
+        os.pwrite(self._board, os.urandom(SECRET_BYTES), SECRET_OFFSET)
+        self._change_epoch()
+
+    async def run(self) -> int:
+        """Run the workers until TERM; return the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
+        try:
+            server = await loop.create_server(
+                asyncio.Protocol, self._orders.host or None, self._orders.port, start_serving=False
+            )
+        except OSError as error:
+            _say(f"error: cannot listen on {self._orders.host or '*'}:{self._orders.port}: {error.strerror or error}")
+            return 1
+        listening = tuple(each.fileno() for each in server.sockets)
+        keepers = [loop.create_task(self._keep(1, listening))]
+        if await self._first_serves():
+            keepers += [loop.create_task(self._keep(each, listening)) for each in range(2, self._orders.workers + 1)]
+        await self._stopping.wait()
+        await self._end(keepers)
+        server.close()
+        if self._metrics is not None:
+            remove_directory(self._metrics)
+        return 1 if self._failed else 0
+
+    async def _end(self, keepers: Iterable[asyncio.Task[None]]) -> None:
+        """End all workers."""
+        loop = asyncio.get_running_loop()
+        limit_s, late = loop.time() + STOP_LIMIT_S, set(keepers)
+        while late and loop.time() < limit_s:
+            for process in self._running.values():
+                _signal(process, signal.SIGTERM)  # again and again: mitmdump loses one that comes while it starts
+            _, late = await asyncio.wait(late, timeout=TERM_INTERVAL_S)
+        if late:
+            _say(f"{len(self._running)} workers did not end within {STOP_LIMIT_S:g} s: killed")
+            self._failed = True
+            for process in self._running.values():
+                _signal(process, signal.SIGKILL)
+            await asyncio.wait(late)
+
+    async def _first_serves(self) -> bool:
+        """Wait until the first worker serves: it makes what is to be made once. False when it is to be stopped."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._serves, self._stopping)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for each in waits:
+            each.cancel()
+        return not self._stopping.is_set()
+
+    async def _keep(self, number: int, listening: tuple[int, ...]) -> None:
+        """Run one worker, again and again."""
+        loop = asyncio.get_running_loop()
+        pause_s = FIRST_PAUSE_S
+        while not self._stopping.is_set():
+            began_s = loop.time()
+            code = await self._live(number, listening)
+            if self._stopping.is_set():
+                self._failed |= code not in (0, -signal.SIGTERM, -signal.SIGINT)
+                return
+            if not self._serves.is_set():
+                self._failed = True
+                self._stopping.set()
+                return
+            pause_s = FIRST_PAUSE_S if loop.time() - began_s > STEADY_S else min(LONGEST_PAUSE_S, pause_s * 2)
+            _say(f"worker {number} has ended ({_in_words(code)}): another one takes its place in {pause_s:g} s")
+            await asyncio.wait([loop.create_task(self._stopping.wait())], timeout=pause_s)
+
+    async def _live(self, number: int, listening: tuple[int, ...]) -> int:
+        """Run one worker to its end and return its code; what it had is given to the others by then."""
+        ours, its = socket.socketpair()
+        place = Place(number, number == 1 and not self._serves.is_set(), its.fileno(), self._board, listening)
+        process = await asyncio.create_subprocess_exec(
+            *self._orders.command,
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=(its.fileno(), self._board, *listening),
+            env={**self._environment, PLACE_VARIABLE: place.to_text()},
+        )
+        its.close()
+        self._running[number] = process
+        if self._stopping.is_set():
+            _signal(process, signal.SIGTERM)
+        hearing = asyncio.ensure_future(self._hear(number, ours, process))
+        try:
+            # Only now its files are closed, and the locks on them free.
+            return await process.wait()
+        finally:
+            del self._running[number]
+            _, late = await asyncio.wait([hearing], timeout=LAST_WORDS_S)  # what it said before its end counts
+            if late:
+                hearing.cancel()
+            if process.returncode != 0 and number in self._has_spoken:
+                self._change_epoch()
+            self._has_spoken.discard(number)
+            if self._metrics is not None:
+                forget_moment(self._metrics, process.pid)
+            self._hub.leave(number)
+
+    async def _hear(self, number: int, channel: socket.socket, process: asyncio.subprocess.Process) -> None:
+        reader, writer = await asyncio.open_connection(sock=channel, limit=LARGEST_MESSAGE_BYTES)
+
+        def send(line: bytes) -> None:
+            writer.write(line)
+            if writer.transport.get_write_buffer_size() > MOST_UNREAD_BYTES:
+                _say(f"worker {number} has not read its messages for too long: killed")
+                _signal(process, signal.SIGKILL)
+
+        self._hub.join(number, send)
+        try:
+            while line := await reader.readline():
+                self._has_spoken.add(number)
+                self._hub.hear(number, line)
+        except OSError:
+            pass  # it has ended: `_live` hears of it
+        except (ValueError, KeyError, TypeError) as error:
+            _say(f"worker {number} said what cannot be understood ({error!r}): killed")
+            _signal(process, signal.SIGKILL)
+        finally:
+            writer.close()
+
+    def _ready(self, number: int) -> None:
+        del number
+        self._serves.set()
+
+    def _change_epoch(self) -> None:
+        """Make what all workers remember count no more: one that died may have written without telling it."""
+        os.pwrite(self._board, os.urandom(8), EPOCH_OFFSET)
+
+
+def main() -> None:
+    """Run as a program."""
+    if not hasattr(os, "memfd_create"):
+        _say("error: WORKERS needs Linux; leave it at 1")
+        sys.exit(1)
+    sys.exit(asyncio.run(_run(Orders.of_arguments(sys.argv[1:]))))
+
+
+async def _run(orders: Orders) -> int:
+    return await Supervisor(orders).run()
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    if process.returncode is None:
+        process.send_signal(number)
+
+
+def _in_words(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"registry-proxy: {text}\n")
+
+
+if __name__ == "__main__":
+    main()

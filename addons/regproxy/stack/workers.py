@@ -1,0 +1,83 @@
+"""Several workers, one proxy: how `startup` comes to have others, and what it leaves to them."""
+
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+
+from mitmproxy import ctx
+
+from regproxy.engine.crew import Crew
+from regproxy.engine.registry_mode import FrontDoor
+from regproxy.engine.workers import become_supervisor, own_place, usable_cores
+from regproxy.settings import Settings
+from regproxy.stack.core import Core
+from regproxy.stack.ingest_errors import IngestErrors
+from regproxy.stack.shared_knowledge import SharedKnowledge
+from regproxy.stack.turns import Turns
+from regproxy.store.content import Store
+from regproxy.store.shared_store import SharedStore
+from regproxy.store.sharing import Sharing
+from regproxy.store.stamps import Stamps
+
+logger = logging.getLogger(__name__)
+
+
+class Workers:
+    """This process among its like; alone it is all there is."""
+
+    def __init__(self) -> None:
+        self._place = own_place()
+        self.crew: Crew | None = None
+        self.sharing: Sharing | None = None
+        if self._place is not None:
+            self.crew = crew = Crew(self._place)
+            self.sharing = Sharing(crew.claim, Stamps.of_memory(self._place.board_fd), IngestErrors())
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one says and does what is to be said and done once."""
+        return self._place is None or self._place.is_first
+
+    def begin(self, settings: Settings) -> None:
+        """Become the supervisor of several workers if that is wanted. Raises OSError."""
+        wanted = settings.workers or usable_cores()
+        if self.crew is not None or wanted == 1:
+            return
+        if ctx.master.addons.get("webauth") is not None or ctx.master.addons.get("view") is not None:
+            logger.warning("WORKERS: there is one process, for a user interface must see every request")
+            return
+        become_supervisor(wanted, settings.listen_host, settings.listen_port)
+
+    def open(self, front_door: FrontDoor) -> None:
+        """Meet the others, and take the port that all of them share."""
+        if self.crew is None or self._place is None:
+            return
+        front_door.listening = tuple(socket.socket(fileno=each) for each in self._place.listening_fds)
+        self.crew.open()
+
+    def store(self, settings: Settings) -> Store:
+        """Return the store, not opened."""
+        directory, cap_bytes = settings.cache_directory, settings.cache_max_size_bytes
+        inactive_s, min_free_bytes = settings.cache_inactive_s, settings.cache_min_free_bytes
+        if self.sharing is None:
+            return Store(directory, cap_bytes, inactive_s, min_free_bytes)
+        return SharedStore(directory, cap_bytes, inactive_s, min_free_bytes, sharing=self.sharing)
+
+    def connect(self, core: Core) -> None:
+        """Share what is learnt, once the core is started."""
+        if self.crew is not None and self.sharing is not None:
+            core.turns = Turns(self.sharing.claim)
+            SharedKnowledge(core, self.crew, self.sharing.stamps).connect()
+
+    async def once(self, what: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Do what one worker is to do: at once, or when the one that does it has died."""
+        if self.sharing is not None:
+            claim = self.sharing.claim(what)
+            while not claim.is_granted:
+                await claim.next_word()
+        await work()
+
+    def serves(self) -> None:
+        """Say that this worker answers."""
+        if self.crew is not None:
+            self.crew.ready()

@@ -1,0 +1,195 @@
+"""The index when several workers use it: one changes it at a time, and what they remember is stamped.
+
+Reads need no lock (SQLite's write-ahead log gives each a state of its own). A change holds the store's lock from its
+first look at the accounts to its last write, and changes the stamps of what it changed before it returns.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from regproxy.oci.digest import Digest
+from regproxy.policy.access import CLOSED, NEVER_S, Repository
+from regproxy.store.access_table import AccessChanges
+from regproxy.store.eviction import Room
+from regproxy.store.index import MAX_ACCEPT_VARIANTS, Index, open_index
+from regproxy.store.layout import Layout
+from regproxy.store.ledger import Ledger
+from regproxy.store.records import TagKey
+from regproxy.store.shared_hot import tag_parts
+from regproxy.store.shared_room import SharedRoom
+from regproxy.store.sharing import LockFile
+from regproxy.store.stamps import FORGOTTEN_TAGS, Stamps
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class LearntChanges(AccessChanges):
+    """What was learnt of who may read what, and when."""
+
+    learnt_at: dict[Repository, int] = field(default_factory=dict)
+    """The stamp of a repository when something was first learnt of it."""
+    refused: set[Repository] = field(default_factory=set)
+    """Where somebody was refused."""
+
+
+class SharedLedger(Ledger):
+    """The ledger of one worker. `is_first`: no other worker has the store open."""
+
+    def __init__(  # noqa: PLR0913 - as Ledger, and what is shared
+        self,
+        layout: Layout,
+        *,
+        cap_bytes: int,
+        min_free_bytes: int,
+        oldest_s: float,
+        clock: Callable[[], float],
+        stamps: Stamps,
+        is_first: bool,
+    ) -> None:
+        self._stamps, self._is_first = stamps, is_first
+        self._lock = LockFile(layout.directory / "workers.lock")
+        try:
+            super().__init__(layout, cap_bytes=cap_bytes, min_free_bytes=min_free_bytes, oldest_s=oldest_s, clock=clock)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def close(self) -> None:
+        """Write the access times and close the index."""
+        try:
+            super().close()
+        finally:
+            self._lock.close()
+
+    async def claim(self, digest: Digest) -> bool:
+        """Protect the partial file of a starting ingest; returns whether there may be one to resume."""
+        return await self._change("resume content", lambda: self._room.claim(digest))
+
+    async def put_text(self, key: TagKey, text: str) -> None:
+        """Store the text of a tag record, unless a tag was forgotten since this was asked for."""
+        asked_at = self._stamps.current(FORGOTTEN_TAGS)
+
+        def put_text() -> None:
+            if self._stamps.current(FORGOTTEN_TAGS) == asked_at:
+                self._index.forget_tag(key.registry, key.name, key.tag, keep=MAX_ACCEPT_VARIANTS - 1)
+                self._index.put_text(key.text(), text, self._clock())
+                self._stamps.change(self._stamps.number(*tag_parts(key.registry, key.name, key.tag)))
+
+        await self._change("remember a tag", put_text)
+
+    async def forget_tag(self, registry: str, name: str, tag: str) -> None:
+        """Remove all records of a tag."""
+
+        def forget_tag() -> None:
+            self._index.forget_tag(registry, name, tag)
+            self._stamps.change(self._stamps.number(*tag_parts(registry, name, tag)))
+
+        await self._change("forget a tag", forget_tag)
+
+    async def write_access(self, changes: AccessChanges) -> None:
+        """Write what was learnt of who may read what, but nothing from before another worker learnt of a refusal."""
+        await self._change("remember who may read", lambda: self._write_learnt(changes))
+
+    def write_access_now(self, changes: AccessChanges) -> None:
+        """Write as `write_access`. Blocks."""
+        self._alone_now("remember who may read", lambda: self._write_learnt(changes))
+
+    def count_unindexed(self, found_bytes: dict[Digest, int]) -> None:
+        """Hold files without a row against the cap until they are adopted or removed."""
+
+        def count_unindexed() -> None:
+            self._room.unindexed = found_bytes
+
+        self._alone_now("account for content", count_unindexed)
+
+    async def take_orphans(self) -> None:
+        """Give back the partial files of workers that have died, and write the access times."""
+
+        def take_orphans() -> None:
+            self._shared_room().take_orphans(self._clock())
+            self._room.flush()
+
+        await self._change("account for content", take_orphans)
+
+    # On the index thread.
+
+    def _open(self) -> Index:
+        if self._is_first:
+            return super()._open()
+        return open_index(self._layout.directory)
+
+    def _new_room(self, cap_bytes: int, min_free_bytes: int) -> Room:
+        return SharedRoom(self._layout, self._index, self.accesses, cap_bytes, min_free_bytes, self._stamps)
+
+    def _collect(self, oldest_s: float) -> None:
+        if self._is_first:
+            self._shared_room().begin_anew()
+            super()._collect(oldest_s)
+            self._shared_room().end()
+        else:
+            self._shared_room().begin()
+            self._refresh()
+
+    def _changing[T](self, step: Callable[[], T]) -> T:
+        with self._alone():
+            return super()._changing(step)
+
+    def _alone_now(self, action: str, step: Callable[[], None]) -> None:
+        self._thread.submit(self._step, action, self._changing, step).result()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        room = self._shared_room()
+        with self._lock.alone():
+            self._index.on_discarded = self._discarded
+            room.begin()
+            try:
+                yield
+            finally:
+                room.end()
+
+    def _discarded(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._stamps.change(self._stamps.number(key))
+
+    def _write_learnt(self, changes: AccessChanges) -> None:
+        if isinstance(changes, LearntChanges):
+            overtaken = {
+                repository
+                for repository, stamp in changes.learnt_at.items()
+                if self._stamps.current(self._stamps.number(*repository_parts(repository))) != stamp
+            }
+            self._write_access(without_rights(changes, overtaken) if overtaken else changes)
+            for repository in changes.refused:
+                self._stamps.change(self._stamps.number(*repository_parts(repository)))
+        else:
+            self._write_access(changes)
+
+    def _shared_room(self) -> SharedRoom:
+        assert isinstance(self._room, SharedRoom)
+        return self._room
+
+
+def repository_parts(repository: Repository) -> tuple[str, ...]:
+    """Return the parts of the key by which a repository's rights are stamped."""
+    return "repository", str(repository.registry), repository.name
+
+
+def without_rights(changes: LearntChanges, overtaken: set[Repository]) -> AccessChanges:
+    """Leave out what would let somebody read, where a refusal may be newer."""
+    return replace(
+        changes,
+        repositories={
+            repository: CLOSED if repository in overtaken else openness
+            for repository, openness in changes.repositories.items()
+            if repository not in overtaken or repository in changes.refused
+        },
+        proofs={
+            (repository, client): at_s
+            for (repository, client), at_s in changes.proofs.items()
+            if repository not in overtaken or at_s == NEVER_S
+        },
+    )
