@@ -246,8 +246,7 @@ class TestWhoSeesNames:
         assert [each["image"] for each in shown["images"]] == ["dash/token"]
         browser.open(f"http://{proxy.address}/")
         browser.wait_for_text("#token-title", "Names")
-        browser.fill_in("#token", token)
-        browser.press(Keys.ENTER)
+        browser.enter("#token", token)
         assert "dash/token" in browser.wait_for_text("#images", "dash/token")
 
 

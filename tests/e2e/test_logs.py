@@ -112,16 +112,16 @@ def test_on_a_terminal_it_is_readable(start_proxy: StartProxy, origin: Origin, s
                 time.sleep(0.05)
             origin.serve("/v2/logs/app/manifests/1", manifest(FIRST))
             url = f"https://{origin.name}/v2/logs/app/manifests/1"
-            for agent in ("docker/26.0", "wipe \x1b[2J the screen"):
+            for agent in ("docker/26.0", "wipe \x9b2J the screen"):
                 proxy.client().get(url, {"Accept": MANIFEST, "User-Agent": agent})
             wait_for_text(screen, "the screen)")
         finally:
             running.terminate()
 
-    assert "\x1b[2J" not in screen.text
+    assert "\x9b" not in screen.text
     lines = [line for line in COLOUR.sub("", screen.text).splitlines() if "/v2/logs/app/manifests/1" in line]
     assert re.match(rf"\d\d:\d\d:\d\d MISS        200 GET  {origin.name}/v2/logs/app/manifests/1 manifest", lines[0])
-    assert r"(wipe \x1b[2J the screen)" in lines[-1]
+    assert "(wipe \ufffd2J the screen)" in lines[-1]
     assert "\x1b[33mMISS" in screen.text
 
 

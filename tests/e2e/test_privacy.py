@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from http.client import IncompleteRead
 
 import pytest
 
@@ -285,9 +284,7 @@ class TestDigests:
         liar.serve("/v2/a/manifests/latest", Reply(bytes(len(manifest)), headers=fields))
         url = "https://origin.lab.test/v2/a"
         for _ in range(2):
-            with pytest.raises(IncompleteRead) as cut:
-                client.get(f"{url}/blobs/{blob}")
-            assert cut.value.partial == b""
+            assert client.get(f"{url}/blobs/{blob}").status == 502
             for reference in (image.digest, "latest"):
                 assert client.get(f"{url}/manifests/{reference}", {"Accept": MANIFEST}).status == 502
 

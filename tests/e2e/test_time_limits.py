@@ -199,7 +199,7 @@ class TestUpstreams:
         )
         image, gate = build_image(layers=1), Gate()
         origin.serve_image("a", "latest", image, Reply(hold_after_bytes=10, gate=gate))
-        digest = next(iter(image.blobs))
+        digest = max(image.blobs, key=lambda each: len(image.read(each)))
         with proxy.client().stream("GET", f"https://{REGISTRY}/v2/a/blobs/{digest}") as response:
             for _ in range(2):
                 with connected(proxy.address) as headless:

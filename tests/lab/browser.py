@@ -7,6 +7,7 @@ from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.wait import WebDriverWait
@@ -75,6 +76,10 @@ class Browser:
         field.send_keys(text)
         field.submit()
         WebDriverWait(self._driver, _WAIT_S).until(staleness_of(field), "the form was not sent")
+
+    def enter(self, selector: str, text: str) -> None:
+        """Type into a field and press Enter; the page stays."""
+        self.wait_for(selector).send_keys(text, Keys.ENTER)
 
     def click_text(self, selector: str, text: str) -> None:
         """Click the first element of the selector that has `text` in it."""

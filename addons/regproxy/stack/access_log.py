@@ -26,7 +26,7 @@ from regproxy.settings import Compat
 from regproxy.stack.announcements import has_colours, is_text
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, exchange_of, opened_by
-from regproxy.stack.log_lines import access_text
+from regproxy.stack.log_lines import access_text, decoded
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ def log_facts(entry: Entry, now_s: float) -> dict[str, str]:
         "proxy_host": upstream.host,
         "upstream": upstream.addresses,
         "client_ip": entry.client_ip,
-        "user_agent": entry.user_agent,
+        "user_agent": decoded(entry.user_agent),
         "bytes_upstream": upstream.bytes,
         "image": _image(exchange),
         "error": entry.error or (exchange.error if exchange else None) or "",

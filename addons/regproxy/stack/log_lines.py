@@ -25,6 +25,11 @@ _STATUS_COLOURS: Mapping[str, str] = {
 }
 
 
+def decoded(text: str) -> str:
+    """Return what a client sent without the marks of bytes that are no UTF-8, which are no text for readers of JSON."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def escaped(text: str) -> str:
     """Return the text with everything that is not to be seen written out, as Python does: controls, bidi marks."""
     if text.isprintable():

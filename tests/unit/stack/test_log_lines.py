@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regproxy.stack.access_log import log_facts, log_line, text_line
-from regproxy.stack.log_lines import JsonMessages, TextMessages, access_text, escaped
+from regproxy.stack.log_lines import JsonMessages, TextMessages, access_text, decoded, escaped
 from unit.stack.test_metrics import entry
 
 COLOUR = re.compile(r"\x1b\[[0-9]+m")
@@ -121,3 +121,12 @@ def test_a_message_for_people_in_colours() -> None:
     coloured = TextMessages(colours=True).format(message("x", logging.ERROR))
     assert re.fullmatch(r"\d\d:\d\d:\d\d error: x", plain)
     assert "\x1b[31merror" in coloured
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [(b"docker/26.0", "docker/26.0"), ("caf\u00e9".encode(), "caf\u00e9"), (b"caf\xe9 \x9b2J", "caf\ufffd \ufffd2J")],
+)
+def test_bytes_that_are_no_text_are_shown_as_such(sent: bytes, shown: str) -> None:
+    """Half a surrogate pair, as Python keeps them, is an error for strict readers of JSON."""
+    assert decoded(sent.decode("utf-8", "surrogateescape")) == shown
