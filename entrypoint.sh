@@ -39,9 +39,9 @@ settings() {
 runpy.run_module('regproxy.settings', run_name='__main__', alter_sys=True)" "$root/addons" "$1"
 }
 
-cache_directory=$(settings cache-directory) || exit "$?"
-
-program=$(settings program) || exit "$?"
+start=$(settings start) || exit "$?"
+program=${start%%:*}
+cache_directory=${start#*:}
 
 # SQLite's temporary files, where there may be no other directory to write to.
 export SQLITE_TMPDIR="$cache_directory"

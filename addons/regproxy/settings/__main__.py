@@ -1,9 +1,9 @@
 """The settings from a shell, for `entrypoint.sh` and for the README: `python -m regproxy.settings [command]`.
 
-    check            (also without a command) say what is wrong with the settings of this environment
-    cache-directory  the same, then print the cache directory
-    program          print which of mitmproxy's programs shall run: mitmweb in debug mode, else mitmdump
-    table            print the README's table of all settings
+    check  (also without a command) say what is wrong with the settings of this environment
+    start  the same, then print which of mitmproxy's programs shall run (mitmweb in debug mode, else mitmdump),
+           a colon and the cache directory
+    table  print the README's table of all settings
 
 Errors and warnings go to standard error, one line each. Exit code 1 means that the proxy could not start.
 """
@@ -23,20 +23,18 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     match list(arguments):
         case [] | ["check"]:
             return 0 if _check(environ) else 1
-        case ["cache-directory"]:
+        case ["start"]:
             settings = _check(environ)
             if settings is None:
                 return 1
-            sys.stdout.write(f"{settings.cache_directory}\n")
-            return 0
-        case ["program"]:
-            sys.stdout.write("mitmweb\n" if load_settings(environ).debug_ports else "mitmdump\n")
+            program = "mitmweb" if settings.debug_ports else "mitmdump"
+            sys.stdout.write(f"{program}:{settings.cache_directory}\n")
             return 0
         case ["table"]:
             sys.stdout.write("\n".join(markdown_rows()) + "\n")
             return 0
         case _:
-            sys.stderr.write("usage: python -m regproxy.settings [check | cache-directory | program | table]\n")
+            sys.stderr.write("usage: python -m regproxy.settings [check | start | table]\n")
             return 2
 
 

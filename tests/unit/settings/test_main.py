@@ -20,15 +20,16 @@ def environ(directory: Path, **more: str) -> dict[str, str]:
     return {**good, "LISTEN_PORT": str(free_port()), **more}
 
 
-def test_good_settings_print_the_cache_directory_and_nothing_else(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("debug", "program"), [("false", "mitmdump"), ("true", "mitmweb")])
+def test_good_settings_print_what_the_entry_point_needs_and_nothing_else(
+    debug: str, program: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The entry point needs this one value, which may come from YAML."""
-    assert main(["cache-directory"], environ(tmp_path)) == 0
-    assert capsys.readouterr() == (f"{tmp_path}/cache\n", "")
+    """Two values, which may come from YAML; the second may have a colon in it."""
+    assert main(["start"], environ(tmp_path, DEBUG=debug, CACHE_DIRECTORY=f"{tmp_path}/a: b")) == 0
+    assert capsys.readouterr() == (f"{program}:{tmp_path}/a: b\n", "")
 
 
-@pytest.mark.parametrize("arguments", [[], ["check"], ["cache-directory"]])
+@pytest.mark.parametrize("arguments", [[], ["check"], ["start"]])
 def test_a_bad_setting_is_one_line_and_exit_code_1(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
