@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 
 from mitmproxy import http
+from multidict import CIMultiDict
 
 from regproxy.oci.digest import Digest
 from regproxy.oci.errors import ErrorCode, error_body
@@ -72,15 +73,19 @@ def plain_text(status: int, text: str) -> http.Response:
     return answer(status, {"Content-Type": "text/plain; charset=utf-8"}, text.encode())
 
 
-def passed_on(upstream: Answer) -> dict[str, str]:
-    """Return the fields of an upstream's answer that the client gets."""
-    return {field: value for field, value in upstream.headers.items() if field.lower() in PASSED_ON}
+def passed_on(upstream: Answer) -> CIMultiDict[str]:
+    """Return the fields of an upstream's answer that the client gets; there may be several of one name.
+
+    Docker reads one challenge in each `WWW-Authenticate`, so they are not put together.
+    """
+    return CIMultiDict((field, value) for field, value in upstream.headers.items() if field.lower() in PASSED_ON)
 
 
-def described_by_us(upstream: Answer, ours: Mapping[str, str]) -> dict[str, str]:
+def described_by_us(upstream: Answer, ours: Mapping[str, str]) -> CIMultiDict[str]:
     """Return the fields of an upstream's answer with ours in the place of its own, however it writes their names."""
-    names = {field.lower() for field in ours}
-    return {field: value for field, value in passed_on(upstream).items() if field.lower() not in names} | dict(ours)
+    fields = passed_on(upstream)
+    fields.update(ours)
+    return fields
 
 
 def relay(upstream: Answer, *, head: bool) -> http.Response:

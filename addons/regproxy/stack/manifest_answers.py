@@ -3,6 +3,7 @@
 No I/O: `manifests.ManifestSource` asks, this says what the replies mean.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -126,7 +127,7 @@ class Served:
     """An answer for the client."""
 
     status: int
-    fields: dict[str, str]
+    fields: Mapping[str, str]
     body: bytes
     length_bytes: int | None
     """The length a HEAD declares; None for the body's own."""

@@ -88,5 +88,6 @@ class ManifestCache:
 def respond(flow: http.HTTPFlow, exchange: Exchange, served: Served) -> None:
     """Write an answer to the flow, and how it came about to the exchange."""
     exchange.cache_status, exchange.error = served.cache_status, served.reason
-    fields = served.fields | ({"Warning": STALE_WARNING} if served.cache_status is CacheStatus.STALE else {})
+    is_stale = served.cache_status is CacheStatus.STALE
+    fields = {**served.fields, "Warning": STALE_WARNING} if is_stale else served.fields
     flow.response = answer(served.status, fields, served.body, length_bytes=served.length_bytes)

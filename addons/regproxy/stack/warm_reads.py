@@ -158,8 +158,11 @@ class WarmReads:
         known = self._ping.warm(exchange.registry)
         if known is None or head.method != "GET" or head.field("authorization") is not None:
             return None
+        fields = passed_on(known)
+        if len(fields) > len(set(fields)):
+            return None  # several challenges: a warm answer has one field of a name
         exchange.cache_status = CacheStatus.NONE
-        return self._answer(exchange, known.status, passed_on(known), known.body, None)
+        return self._answer(exchange, known.status, fields, known.body, None)
 
     def _answer(
         self,

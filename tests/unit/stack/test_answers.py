@@ -9,7 +9,16 @@ from multidict import CIMultiDict
 from regproxy.oci.digest import Digest
 from regproxy.oci.errors import ErrorCode
 from regproxy.origin.errors import Answer
-from regproxy.stack.answers import answer, content_fields, first_value, oci_error, passed_on, plain_text, relay
+from regproxy.stack.answers import (
+    answer,
+    content_fields,
+    described_by_us,
+    first_value,
+    oci_error,
+    passed_on,
+    plain_text,
+    relay,
+)
 
 
 def upstream(status: int = 200, body: bytes = b"", **fields: str) -> Answer:
@@ -77,6 +86,21 @@ def test_what_concerns_a_connection_is_not_passed_on() -> None:
         "retry-after": "3",
         "etag": '"x"',
     }
+
+
+def test_each_challenge_stays_a_field_of_its_own() -> None:
+    """Docker reads one in each; Gitea sends two."""
+    challenges = [("WWW-Authenticate", "Bearer x"), ("www-authenticate", "Basic y")]
+    told = Answer(401, CIMultiDict(challenges), b"", "")
+
+    assert relay(told, head=False).headers.get_all("www-authenticate") == ["Bearer x", "Basic y"]
+
+
+def test_a_field_of_ours_takes_the_place_of_all_of_its_name() -> None:
+    """However the upstream writes it, and however often."""
+    told = Answer(200, CIMultiDict([("ETAG", "1"), ("etag", "2"), ("Link", "<a>")]), b"", "")
+
+    assert list(described_by_us(told, {"ETag": "3"}).items()) == [("ETag", "3"), ("Link", "<a>")]
 
 
 @pytest.mark.parametrize(
