@@ -65,6 +65,7 @@ def status(told: Mapping[str, Any]) -> RenderableType:
             up=age(told["uptime_s"]),
             cache=f"{size(cache['used_bytes'])} of {size(cache['cap_bytes'])} in {cache['directory']}",
             oldest_use=age(cache["oldest_use_age_s"]),
+            **_shared_store(told["shared_store"]),
             pins=cache["pins"],
             requests=f"{requests['total']}" + (f" ({counts})" if counts else ""),
             sent=size(requests["sent_bytes"]),
@@ -88,6 +89,14 @@ def status(told: Mapping[str, Any]) -> RenderableType:
         for each in told["ingests"]
     ]
     return Group(*parts)
+
+
+def _shared_store(told: Mapping[str, Any] | None) -> dict[str, str]:
+    if told is None:
+        return {}
+    state = "answers" if told["reading"] and told["writing"] else "takes nothing" if told["reading"] else "no answer"
+    more = f"{told['reads']['found']} read ({size(told['read_bytes'])}), {told['waiting']} to be written"
+    return {"shared_store": f"{told['url']}: {state}, {more}"}
 
 
 def images(told: Mapping[str, Any]) -> RenderableType:
