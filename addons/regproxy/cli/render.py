@@ -181,6 +181,13 @@ def purged(told: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [Text(f"{verb}: {image}") for image in told["images"]]
     parts += [Text(f"pinned, stays: {image}", "yellow") for image in told["pinned"]]
     parts.append(Text(f"{verb}: {len(told['contents'])} contents, {size(told['freed_bytes'])}", "bold"))
+    match told["shared_store"]:
+        case True:
+            parts.append(Text("gone from the shared store, too; the disks of other replicas have it still"))
+        case False:
+            parts.append(Text("not gone from the shared store, which gives no answer: purge again when it does", "red"))
+        case _:
+            pass
     return Group(*parts)
 
 

@@ -18,7 +18,7 @@ from regproxy.shared.bucket import Bucket
 from regproxy.shared.counts import Read, SharedCounts
 from regproxy.shared.errands import Errands
 from regproxy.shared.link import BucketDown, Link
-from regproxy.shared.paths import about_path, content_path
+from regproxy.shared.paths import about_path, content_path, holders_prefix
 from regproxy.shared.records import PIECE_BYTES, About
 from regproxy.shared.sealed import SealedRecords
 from regproxy.store.content import Store
@@ -139,6 +139,13 @@ class SharedContent:
             return None
         self.counts.reads[Read.FOUND] += 1
         return StoredManifest(about.media_type, stored.body)
+
+    async def purge(self, digest: Digest) -> None:
+        """Remove a content on an operator's word; it is not read until it has been written anew. Raises BucketDown."""
+        self.distrusted.add(digest)
+        self._access.forget(digest)
+        holders = await self._records.below(holders_prefix(digest))
+        await self._records.remove([about_path(digest), content_path(digest), *holders])
 
     def _discard(self, digest: Digest, reason: str) -> None:
         """Remove what is wrong. It is written anew when it has come from its registry."""

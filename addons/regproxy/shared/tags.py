@@ -105,8 +105,8 @@ class SharedTags:
         else:
             self._errands.add(tag_path(key), lambda: self._write(key, record))
 
-    async def forget(self, registry: str, name: str, tag: str) -> None:
-        """Forget a tag, for all kinds of clients: it was pushed, deleted, or is gone."""
+    async def forget(self, registry: str, name: str, tag: str) -> bool:
+        """Forget a tag, for all kinds of clients: it was pushed, deleted, or is gone. Whether the others know."""
         self._forgotten_at_s[registry, name, tag] = time.time()
         self._forgotten_at_s.move_to_end((registry, name, tag))
         if len(self._forgotten_at_s) > _MOST_FORGOTTEN:
@@ -114,6 +114,8 @@ class SharedTags:
         with suppress(BucketDown, TimeoutError):
             async with asyncio.timeout(FORGET_LIMIT_S):
                 await self._records.remove(await self._records.below(tag_prefix(registry, name, tag)))
+                return True
+        return False
 
     async def _wait_for_turn(self, key: TagKey, own: TagRecord | None, lifetime_s: float) -> CheckTurn:
         give_up_s, newest = time.monotonic() + WAIT_LIMIT_S, own

@@ -117,6 +117,15 @@ class Uploads:
         if ended is not None:
             await ended.wait()
 
+    async def drop(self, digest: Digest) -> None:
+        """Do not write a content that is to go; wait for the end when it is being written."""
+        if digest in self._waiting:
+            del self._waiting[digest]
+            self._forget(digest)
+        ended = self._active.get(digest)
+        if ended is not None:
+            await ended.wait()
+
     async def _handle(self, digest: Digest) -> None:
         media_type = self._waiting.pop(digest)
         ended = self._active[digest] = asyncio.Event()
