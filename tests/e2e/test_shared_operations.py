@@ -1,4 +1,4 @@
-"""What operators do to a proxy with a bucket, and what they see of it: purge, warm, import, why, status, metrics, OFFLINE."""
+"""What operators do to a proxy with a bucket, and what they see of it: purge, warm, import, why, status, metrics."""
 
 import json
 import time
@@ -40,7 +40,7 @@ class Replicas:
         return set(names_in(self.weed.bucket("shared")))
 
     def tags(self) -> set[str]:
-        """What is said of tags there."""
+        """Return the names of what is said of tags there."""
         return {name for name in self.names if name.startswith("cache/tags/")}
 
     def wait_for(self, image: Image) -> None:

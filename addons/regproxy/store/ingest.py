@@ -171,6 +171,12 @@ class Ingest:
 
     # For readers.
 
+    async def begun(self) -> None:
+        """Wait until it can be filled; raises the reason of a failure."""
+        while not self.ended and self.state is IngestState.WAITING:
+            await self._changed.wait()
+        self._raise_if_failed()
+
     async def size(self) -> int:
         """Wait until the upstream accepted and the size is known, in bytes; raises the reason of a failure.
 
