@@ -44,6 +44,13 @@ class SharedManifests:
             _note(pull)
         return stored
 
+    async def records_of_tag(self, pull: Pull) -> list[TagRecord]:
+        """Return what replicas know of a tag, whatever their clients accept; none for a digest."""
+        shared, key = self._core.shared, pull.tag_key
+        if shared is None or isinstance(pull.manifest.reference, Digest):
+            return []
+        return await shared.tags.all_of(key.registry, key.name, key.tag)
+
     def stored(self, descriptor: Descriptor) -> None:
         """Have a manifest that was stored written to the bucket."""
         if self._core.shared is not None:
