@@ -220,7 +220,7 @@ def test_an_older_version_goes_on_with_the_disk_of_a_newer_one(
     """One pod with a volume: to the newer version and back, each finds all that the other has stored."""
     proxy = lab.proxy(tmp_path / "proxy", {**SETTINGS, "MANIFEST_CACHE_PRIMARY_TIME": "1h"})
     versions = {"old": list(proxy.command), "newer": newer_version(tmp_path)}
-    image = {}
+    image: dict[str, Image] = {}
     with proxy:
         for number, version in enumerate(["old", "newer", "old", "newer"]):
             proxy.stop()

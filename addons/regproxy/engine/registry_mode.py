@@ -131,10 +131,13 @@ class RegistryInstance(AsyncioServerInstance[RegistryMode]):
     async def _stop(self) -> None:
         """Close the port; who got through to it until now is taken in, for the kernel would cut them."""
         loop = asyncio.get_running_loop()
-        for listening in [
-            each for server in self._servers if isinstance(server, asyncio.Server) for each in server.sockets
-        ]:
-            with suppress(OSError), socket.socket(fileno=os.dup(listening.fileno())) as same:
+        servers = [server for server in self._servers if isinstance(server, asyncio.Server)]
+        ports = [port for server in servers for port in server.sockets]
+        for port in ports:
+            loop.remove_reader(port.fileno())
+        await asyncio.sleep(0)  # what asyncio has accepted is lost with its server unless it is attached to that by now
+        for port in ports:
+            with suppress(OSError), socket.socket(fileno=os.dup(port.fileno())) as same:
                 while True:
                     accepted, _ = same.accept()
                     await loop.connect_accepted_socket(self._begin, accepted)

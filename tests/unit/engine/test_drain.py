@@ -134,7 +134,7 @@ async def test_a_port_that_cannot_be_closed_does_not_keep_it_alive() -> None:
         broken.has_ended = True
         raise OSError("no")
 
-    process.drain._close_port = fail  # type: ignore[method-assign]
+    process.drain._close_port = fail
     process.drain.begin()
     await process.until(lambda: process.is_over)
     task = process.drain._running
