@@ -44,7 +44,7 @@ test-shared: ## Test proxies that share a bucket, also what make test leaves out
 	@scripts/test-packages
 	-@scripts/test-packages containerd:containerd runc:runc
 	@$(BIN)/python -m pytest -m "slow or not slow" --timeout=600 tests/unit/shared tests/e2e/test_shared_store.py \
-		tests/e2e/clients/test_replicas.py $(ARGS)
+		tests/e2e/test_shared_operations.py tests/e2e/test_rolling_update.py tests/e2e/clients/test_replicas.py $(ARGS)
 
 test-container: ## Build the image and run it and the recipes of docs/deploy, as root; elsewhere it says why not
 	@scripts/bootstrap dev

@@ -25,7 +25,8 @@ What happens to one pull, from `CONNECT` to the last byte:
     bytes.
 9. Lists and other small reads are asked for by `passed_reads`. What nobody answered goes to the registry through
     mitmproxy and streams back, unless the registry is known to be down (`passed_on`); `upstream_route` chooses its way.
-10. `access_log` writes one line; `metrics` counts it, and `statistics`, for the `dashboard`.
+10. `access_log` writes one line; `metrics` counts it, and `statistics`, for the `dashboard`. While the process ends
+    (`ending`), an answer is the last one of its connection.
 
 A connection begins at the `front_door` (`warm_connection`), which does all this by itself as long as what is asked for
 is at hand (`warm_reads`). With the first request that is not, the connection goes over to mitmproxy and its hooks.
@@ -48,6 +49,7 @@ from regproxy.stack.client_tokens import ClientTokens
 from regproxy.stack.core import Core
 from regproxy.stack.dashboard import Dashboard
 from regproxy.stack.drilling import Drilling
+from regproxy.stack.ending import LastAnswers
 from regproxy.stack.interception import Interception
 from regproxy.stack.manifest_cache import ManifestCache
 from regproxy.stack.metrics import Metrics
@@ -110,5 +112,6 @@ addons = [
     PassedReads(_core),
     UpstreamRoute(_core, _interception),
     MirrorAnswers(),
+    LastAnswers(_core),
     _log,
 ]

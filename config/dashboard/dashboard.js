@@ -146,6 +146,21 @@ function showDisk(told) {
   ]);
 }
 
+function showSharedStore(told) {
+  const store = told.shared_store;
+  byId("shared-store-section").hidden = store === null;
+  if (store === null) return;
+  const works = store.reading && store.writing;
+  const state = works ? "It answers" : store.reading ? "It takes nothing, what is pulled now is shared later" : "It gives no answer, pulls go on without it";
+  put("shared-store", store, () => [
+    make("p", {}, make("span", { class: works ? "good" : "bad" }, `${state}.`),
+      ` ${many(store.waiting, "content is", "contents are")} still to be written.`),
+    make("p", {}, `Since the start ${many(store.reads.found, "content", "contents")} (${bytes(store.read_bytes)}) came from it and `
+      + `${many(store.written, "was", "were")} (${bytes(store.written_bytes)}) written; ${store.reads.missing.toLocaleString("en")} were not there, `
+      + `${store.reads.unanswered.toLocaleString("en")} had no answer, ${store.reads.wrong.toLocaleString("en")} were wrong and not used.`),
+  ]);
+}
+
 function showReadiness(told) {
   put("readiness", told.readiness, () => told.readiness === null ? quiet("Not looked yet.") : [
     make("p", {}, `${told.readiness.ready} of ${many(told.readiness.images, "image that is", "images that are")} in use would come from the cache, as of ${moment(told.readiness.at_s)}.`),
@@ -176,6 +191,7 @@ function show(told) {
   showImages(told);
   showRegistries(told);
   showDisk(told);
+  showSharedStore(told);
   showReadiness(told);
   showErrors(told);
   byId("token-section").hidden = !told.token_helps;

@@ -40,6 +40,7 @@ KEYS = [
     "error",
     "duration_s",
     "credential",
+    "source",
     "request_id",
 ]
 

@@ -12,6 +12,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from lab.addresses import free_port
 from lab.fixtures import MakeImage, StartOrigin, StartProxy
 from lab.image import MANIFEST
 from lab.lab import HUB, Lab
@@ -102,7 +103,8 @@ def test_everything_that_is_asked_for_is_there(
     """And nobody is named: no image, tag or client, for whoever may use the proxy may read it."""
     lab.push(build_image(), "metrics/all")
     assert lab.hub.name == HUB
-    proxy = start_proxy()
+    nobody = f"s3://bucket?endpoint=http://127.0.0.1:{free_port()}&region=x"
+    proxy = start_proxy({"STORE_URL": nobody, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "0123456789abcdef"})
     meet_everything(proxy, start_origin("origin.lab.test"), start_origin("origin2.lab.test"), tmp_path)
     wait_for(lambda: value(proxy, "registry_proxy_ingests_total", outcome="wrong_digest") == 1)
 

@@ -8,6 +8,7 @@ import yaml
 from kubernetes.pod_security import violations
 from kubernetes.test_manifests import NEWEST, OLDEST
 from lab.kubernetes import KUSTOMIZE, Manifest, kustomize, named, of_kind, schema_problems
+from lab.proxy import STOP_LIMIT_S
 from regproxy.settings import load_settings
 
 OVERLAY = KUSTOMIZE / "overlays" / "replicas"
@@ -56,11 +57,40 @@ def test_one_can_go_without_the_others(manifests: tuple[Manifest, ...], pod: Man
 
     assert spec["replicas"] > named(manifests, "PodDisruptionBudget")["spec"]["maxUnavailable"]
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
-    assert pod["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][0] == "sleep"
+    (container,) = pod["spec"]["containers"]
+    command, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+    environment = {variable["name"]: variable["value"] for variable in container["env"]}
+    drain_s = load_settings({"DRAIN_TIMEOUT": environment["DRAIN_TIMEOUT"]}).drain_timeout_s
+    assert command == "sleep"
+    assert int(seconds) + drain_s + STOP_LIMIT_S <= pod["spec"]["terminationGracePeriodSeconds"]
     assert [one["topologyKey"] for one in pod["spec"]["topologySpreadConstraints"]] == [
         "kubernetes.io/hostname",
         "topology.kubernetes.io/zone",
     ]
+
+
+def test_all_of_them_have_one_ca_and_a_disk_of_their_own(pod: Manifest) -> None:
+    """The CA is a secret that nobody can write to; the cache goes with the pod, and nothing needs a volume to move."""
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    (container,) = pod["spec"]["containers"]
+    (ca,) = (mount for mount in container["volumeMounts"] if mount["name"] == "ca")
+    secret = volumes["ca"]["secret"]
+
+    assert ca == {"name": "ca", "mountPath": "/ca", "readOnly": True}
+    assert {item["key"]: item["path"] for item in secret["items"]} == {"tls.crt": "ca.crt", "tls.key": "ca.key"}
+    assert "emptyDir" in volumes["cache"]
+    assert not any("persistentVolumeClaim" in volume for volume in volumes.values())
+    assert not secret.get("optional", False)  # each would make a CA of its own
+
+
+def test_only_who_is_ready_is_in_the_service(manifests: tuple[Manifest, ...], pod: Manifest) -> None:
+    """A pod that starts or ends gets no new connections: by readiness, which the service does not overrule."""
+    (container,) = pod["spec"]["containers"]
+
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert container["startupProbe"]["httpGet"]["path"] == "/healthz"
+    assert not named(manifests, "Service")["spec"].get("publishNotReadyAddresses", False)
 
 
 def test_they_are_restricted(pod: Manifest) -> None:

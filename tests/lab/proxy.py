@@ -116,9 +116,13 @@ class Proxy:
 
     def stop(self) -> int:
         """Send TERM and return the exit code; LabError when it needs more than 5 s or leaves a child behind."""
+        return self.stop_within(STOP_LIMIT_S)
+
+    def stop_within(self, limit_s: float) -> int:
+        """Stop it, with a longer DRAIN_TIMEOUT."""
         pids = self.pids()
         try:
-            exit_code = self._program.stop(STOP_LIMIT_S)
+            exit_code = self._program.stop(limit_s)
         finally:
             left = [pid for pid in pids if _session(pid) == self._program.pid]
             _kill(left)

@@ -65,6 +65,7 @@ def status(told: Mapping[str, Any]) -> RenderableType:
             up=age(told["uptime_s"]),
             cache=f"{size(cache['used_bytes'])} of {size(cache['cap_bytes'])} in {cache['directory']}",
             oldest_use=age(cache["oldest_use_age_s"]),
+            **_shared_store(told["shared_store"]),
             pins=cache["pins"],
             requests=f"{requests['total']}" + (f" ({counts})" if counts else ""),
             sent=size(requests["sent_bytes"]),
@@ -88,6 +89,14 @@ def status(told: Mapping[str, Any]) -> RenderableType:
         for each in told["ingests"]
     ]
     return Group(*parts)
+
+
+def _shared_store(told: Mapping[str, Any] | None) -> dict[str, str]:
+    if told is None:
+        return {}
+    state = "answers" if told["reading"] and told["writing"] else "takes nothing" if told["reading"] else "no answer"
+    more = f"{told['reads']['found']} read ({size(told['read_bytes'])}), {told['waiting']} to be written"
+    return {"shared_store": f"{told['url']}: {state}, {more}"}
 
 
 def images(told: Mapping[str, Any]) -> RenderableType:
@@ -172,6 +181,13 @@ def purged(told: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [Text(f"{verb}: {image}") for image in told["images"]]
     parts += [Text(f"pinned, stays: {image}", "yellow") for image in told["pinned"]]
     parts.append(Text(f"{verb}: {len(told['contents'])} contents, {size(told['freed_bytes'])}", "bold"))
+    match told["shared_store"]:
+        case True:
+            parts.append(Text("gone from the shared store, too; the disks of other replicas have it still"))
+        case False:
+            parts.append(Text("not gone from the shared store, which gives no answer: purge again when it does", "red"))
+        case _:
+            pass
     return Group(*parts)
 
 

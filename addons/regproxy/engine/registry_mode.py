@@ -5,8 +5,10 @@ server decides how its connections begin. `mode=regular`, as in mitmweb, goes wi
 """
 
 import asyncio
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from contextlib import suppress
 from functools import partial
 from typing import Literal
 
@@ -15,6 +17,7 @@ from mitmproxy.net.free_port import get_free_port
 from mitmproxy.proxy import context, layer, mode_specs
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.mode_servers import AsyncioServerInstance, ProxyConnectionHandler
+from OpenSSL import SSL
 
 from regproxy.engine.connect_layer import established_layer, plain_layer
 from regproxy.engine.connection_count import ConnectionCount, ConnectionLimits
@@ -58,20 +61,37 @@ class FrontDoor:
     listening: tuple[socket.socket, ...] = ()
     """Sockets that a supervisor has bound; without them the port is opened here."""
 
+    def __init__(self) -> None:
+        self.open: set[CountedConnection] = set()
+        """The connections that were not handed over."""
+
 
 class CountedConnection(WarmConnection):
     """A connection that may be one too many. Once handed over, it is the handler's end that counts."""
 
     def __init__(
-        self, count: ConnectionCount, reception: Reception, hand_over: Callable[[asyncio.Transport, HandedOver], None]
+        self, door: FrontDoor, reception: Reception, hand_over: Callable[[asyncio.Transport, HandedOver], None]
     ) -> None:
         super().__init__(reception, hand_over)
-        self._count = count
+        self._count, self._open = door.count, door.open
         self._is_counted = False
+
+    @property
+    def quiet(self) -> Hashable | None:
+        """What stays the same while the client asks for nothing; None while something is on its way to it."""
+        is_sending = self._sending is not None and not self._sending.done()
+        if is_sending or self._writing_paused or self._transport.is_closing():
+            return None
+        return self._receive, self._deadline_s, len(self._early)
+
+    def end(self) -> None:
+        """Close a quiet connection."""
+        self._close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, or refuse."""
         super().connection_made(transport)
+        self._open.add(self)
         refused = self._count.begin(self._client_ip)
         self._is_counted = refused is None
         if refused is not None:
@@ -81,8 +101,13 @@ class CountedConnection(WarmConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         super().connection_lost(exc)
+        self._open.discard(self)
         if self._is_counted:
             self._count.end(self._client_ip)
+
+    def _hand_over(self, authority: tuple[str, int] | None, tls: SSL.Connection | None = None) -> None:
+        self._open.discard(self)
+        super()._hand_over(authority, tls)
 
 
 class RegistryInstance(AsyncioServerInstance[RegistryMode]):
@@ -94,8 +119,7 @@ class RegistryInstance(AsyncioServerInstance[RegistryMode]):
 
     async def listen(self, host: str, port: int) -> list[asyncio.Server]:  # type: ignore[override]
         """Open the port; 0 takes a free one, the same for IPv4 and IPv6."""
-        begin = partial(CountedConnection, self._front_door.count, self._reception, self.hand_over)
-        loop = asyncio.get_running_loop()
+        begin, loop = self._begin, asyncio.get_running_loop()
         shared = self._front_door.listening
         if not shared:
             return [await loop.create_server(begin, host, port or get_free_port(), backlog=BACKLOG)]
@@ -103,6 +127,26 @@ class RegistryInstance(AsyncioServerInstance[RegistryMode]):
         for each in shared:
             each.listen(BACKLOG)  # asyncio accepts as many connections in a row as it lets wait
         return servers
+
+    async def _stop(self) -> None:
+        """Close the port; who got through to it until now is taken in, for the kernel would cut them."""
+        loop = asyncio.get_running_loop()
+        servers = [server for server in self._servers if isinstance(server, asyncio.Server)]
+        ports = [port for server in servers for port in server.sockets]
+        for port in ports:
+            loop.remove_reader(port.fileno())
+        await asyncio.sleep(0)  # what asyncio has accepted is lost with its server unless it is attached to that by now
+        for port in ports:
+            with suppress(OSError), socket.socket(fileno=os.dup(port.fileno())) as same:
+                while True:
+                    accepted, _ = same.accept()
+                    await loop.connect_accepted_socket(self._begin, accepted)
+        for each in self._front_door.listening:
+            each.close()
+        await super()._stop()
+
+    def _begin(self) -> CountedConnection:
+        return CountedConnection(self._front_door, self._reception, self.hand_over)
 
     def _layer(self, layer_context: context.Context, handed_over: HandedOver) -> layer.Layer:
         """Return the layer that goes on: with the CONNECT, behind it, or behind the TLS handshake."""

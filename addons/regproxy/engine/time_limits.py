@@ -11,7 +11,7 @@ at work, with limits of its own, and the connection is left alone.
 import asyncio
 import enum
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, fields
 
 from mitmproxy import connection
@@ -132,13 +132,39 @@ class TimeLimitWatch:
     def _end(self, handler: ConnectionHandler, phase: Phase) -> None:
         """End the upstream's side if that is what is waited for, so that the client is told; else the client's."""
         logger.debug("connection of %s ended: over the limit %s", handler.client.peername, phase.value)
+        reason = f"no progress for {getattr(self._limits, phase.value):g} s"
         if phase in _UPSTREAM_PHASES:
-            ended = [io for peer, io in handler.transports.items() if peer is not handler.client]
+            _cancel([io for peer, io in handler.transports.items() if peer is not handler.client], reason)
         else:
-            ended = [io for peer, io in handler.transports.items() if peer is handler.client]
-        for io in ended:
-            if io.handler is not None:
-                io.handler.cancel(f"no progress for {getattr(self._limits, phase.value):g} s")
+            end_client(handler, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class HandledConnection:
+    """A connection of mitmproxy's, when the process is about to end (`engine.drain`)."""
+
+    handler: ConnectionHandler
+
+    @property
+    def quiet(self) -> Hashable | None:
+        """What stays the same while it waits for a request; None while it is at work."""
+        state = observe(self.handler)
+        return state if state is not None and state.phase in (Phase.IDLE, Phase.HEAD) else None
+
+    def end(self) -> None:
+        """Close it."""
+        end_client(self.handler, "the proxy ends")
+
+
+def end_client(handler: ConnectionHandler, reason: str) -> None:
+    """Close the client's side, and all with it."""
+    _cancel([io for peer, io in handler.transports.items() if peer is handler.client], reason)
+
+
+def _cancel(ended: Iterable[ConnectionIO], reason: str) -> None:
+    for io in ended:
+        if io.handler is not None:
+            io.handler.cancel(reason)
 
 
 def observe(handler: ConnectionHandler) -> State | None:  # noqa: PLR0911 - one for each state

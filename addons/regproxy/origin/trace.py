@@ -64,6 +64,8 @@ class Trace:
     """Body bytes from upstreams, of all attempts."""
     opener: str = ""
     """Whose login the registry answered to, as `policy.openers.opener_text` has it."""
+    from_bucket: bool = False
+    """Whether the answer, or what it was found by, came from the shared store."""
 
     def begin(self) -> Attempt:
         """Return a new attempt. One beside another that is under way (a part of a blob) is not told of."""

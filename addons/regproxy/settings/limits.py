@@ -20,6 +20,12 @@ LIMITS: tuple[Setting, ...] = (
         meaning="How long a client's connection may stay without a request",
     ),
     Setting(
+        variable="DRAIN_TIMEOUT",
+        default="2s",
+        meaning="How long answers that run may take to end after TERM, while new connections are refused; 0 cuts them "
+        "at once; see [docs/shared-store.md](docs/shared-store.md#updates)",
+    ),
+    Setting(
         variable="MAX_CONNECTIONS",
         default="10000",
         meaning="Most connections of clients at once, as far as the limit of open files allows; 0 for that limit "

@@ -126,6 +126,7 @@ class _Reader:
             client_body_timeout_s=self._time_s("CLIENT_BODY_TIMEOUT"),
             client_header_timeout_s=self._time_s("CLIENT_HEADER_TIMEOUT"),
             keepalive_timeout_s=self._time_s("KEEPALIVE_TIMEOUT"),
+            drain_timeout_s=self._time_s("DRAIN_TIMEOUT"),
             max_connections=self._value("MAX_CONNECTIONS", grammar.parse_number),
             max_connections_per_client=self._value("MAX_CONNECTIONS_PER_CLIENT", grammar.parse_number),
             proxy_connect_timeout_s=self._time_s("PROXY_CONNECT_TIMEOUT"),

@@ -158,11 +158,13 @@ class Settings:
     client_header_timeout_s: float
     """Longest time for a request head to arrive."""
     keepalive_timeout_s: float
+    """Longest time a client's connection may stay without a request."""
+    drain_timeout_s: float
+    """How long answers may take to end after TERM; 0 cuts them."""
     max_connections: int
     """Of clients; 0 is as many as files can be opened for."""
     max_connections_per_client: int
     """From one address; 0 is no limit."""
-    """Longest time a client's connection may stay without a request."""
     proxy_connect_timeout_s: float
     """Longest time to connect to an upstream."""
     proxy_send_timeout_s: float

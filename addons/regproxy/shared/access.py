@@ -136,6 +136,11 @@ class SharedAccess:
 
         self._errands.add(challenge_path(registry), write)
 
+    def forget(self, digest: Digest) -> None:
+        """Tell again who has a content, when it is written again: what was told is gone from the bucket."""
+        for key in [key for key in self._told if key[1] == digest and self._told[key] != Given.NOWHERE]:
+            del self._told[key]
+
     async def write_holders(self, digest: Digest) -> None:
         """Write who has a content and who may read there, all that is known here. Raises BucketDown, StoreError."""
         for repository, given in (await self._store.access.bindings(digest)).items():

@@ -10,13 +10,15 @@ import logging
 from collections.abc import AsyncIterator
 
 from regproxy.oci.digest import Digest
+from regproxy.oci.manifest_form import manifest_media_type
 from regproxy.policy.access import Repository
 from regproxy.policy.identities import NOBODY
 from regproxy.shared.access import SharedAccess
 from regproxy.shared.bucket import Bucket
+from regproxy.shared.counts import Read, SharedCounts
 from regproxy.shared.errands import Errands
 from regproxy.shared.link import BucketDown, Link
-from regproxy.shared.paths import about_path, content_path
+from regproxy.shared.paths import about_path, content_path, holders_prefix
 from regproxy.shared.records import PIECE_BYTES, About
 from regproxy.shared.sealed import SealedRecords
 from regproxy.store.content import Store
@@ -53,16 +55,30 @@ class SharedContent:
         self._access, self._errands = access, errands
         self.distrusted: set[Digest] = set()
         """What was found to be wrong and is to be written anew."""
-        self.read_bytes = 0
+        self.counts = SharedCounts()
 
     async def about(self, digest: Digest) -> About | None:
         """Return what the bucket says of a content that it has; None also when it does not answer."""
-        if digest in self.distrusted:
-            return None
+        found: About | Read | None = None if digest in self.distrusted else await self._about(digest)
+        match found:
+            case About():
+                return found
+            case Read():
+                self.counts.reads[found] += 1
+            case None:
+                self.counts.reads[Read.MISSING] += 1
+        return None
+
+    async def described_bytes(self, digest: Digest, media_type: str) -> int | None:
+        """Return the size that the bucket says a content of this type has, None when it does not, or not believably."""
+        about = None if digest in self.distrusted else await self._about(digest)
+        return about.size_bytes if isinstance(about, About) and about.media_type == media_type else None
+
+    async def _about(self, digest: Digest) -> About | Read | None:
         try:
             found = await self._records.read(about_path(digest), About.from_json)
         except BucketDown:
-            return None
+            return Read.UNANSWERED
         return None if found is None else found.record
 
     async def fill(self, ingest: Ingest, about: About) -> bool:
@@ -79,9 +95,10 @@ class SharedContent:
             for start, end in ingest.missing():
                 for number in range(start // PIECE_BYTES, -(-end // PIECE_BYTES)):
                     piece = await pieces.read(number)
-                    self.read_bytes += len(piece)
+                    self.counts.read_bytes += len(piece)
                     await ingest.write_at(number * PIECE_BYTES, [piece])
         except BucketDown:
+            self.counts.reads[Read.UNANSWERED] += 1
             return False
         except _Wrong as error:
             self._discard(ingest.digest, str(error))
@@ -91,6 +108,7 @@ class SharedContent:
         except DigestMismatch as error:
             self._discard(ingest.digest, str(error))
             raise
+        self.counts.reads[Read.FOUND] += 1
         return True
 
     async def manifest(self, repository: Repository, digest: Digest) -> StoredManifest | None:
@@ -108,22 +126,33 @@ class SharedContent:
         try:
             stored = await self._link.ask(lambda: self._bucket.get(content_path(digest)), PIECE_LIMIT_S)
         except BucketDown:
-            return None
+            stored = None
         if stored is None:
+            self.counts.reads[Read.UNANSWERED] += 1
             return None
-        self.read_bytes += len(stored.body)
+        self.counts.read_bytes += len(stored.body)
         try:
+            manifest_media_type(stored.body, about.media_type)  # who wrote it may have been less strict
             await self._store.put_content(digest, stored.body, about.media_type)
         except ValueError as error:
             self._discard(digest, str(error))
             return None
+        self.counts.reads[Read.FOUND] += 1
         return StoredManifest(about.media_type, stored.body)
+
+    async def purge(self, digest: Digest) -> None:
+        """Remove a content on an operator's word; it is not read until it has been written anew. Raises BucketDown."""
+        self.distrusted.add(digest)
+        self._access.forget(digest)
+        holders = await self._records.below(holders_prefix(digest))
+        await self._records.remove([about_path(digest), content_path(digest), *holders])
 
     def _discard(self, digest: Digest, reason: str) -> None:
         """Remove what is wrong. It is written anew when it has come from its registry."""
         _logger.warning(
             "the shared store has something else as %s (%s): removed, it is fetched from its registry", digest, reason
         )
+        self.counts.reads[Read.WRONG] += 1
         self.distrusted.add(digest)
         self._errands.add(f"remove {digest}", lambda: self._records.remove([about_path(digest), content_path(digest)]))
 

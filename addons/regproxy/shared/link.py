@@ -33,6 +33,8 @@ class Link:
         self._circuit: Circuit = CLOSED
         self._said_at_s = float("-inf")
         self._is_said = False
+        self.failures = 0
+        """Requests without an answer, or with one that is an error."""
 
     @property
     def is_up(self) -> bool:
@@ -58,6 +60,7 @@ class Link:
 
     def failed(self, reason: str, *, is_probe: bool = False) -> None:
         """Note a failure."""
+        self.failures += 1
         before, now_s = self._circuit, time.monotonic()
         self._circuit = breaker.unanswered(before, reason, now_s, is_probe=is_probe)
         if isinstance(before, Closed):

@@ -36,6 +36,9 @@ FORGET_LIMIT_S = 2.0
 
 _LOOK_AGAIN_S = 0.1
 _MOST_FORGOTTEN = 10_000
+_NEVER_S = float("-inf")
+"""Before anything: what was imported counts as checked at 0."""
+
 WORTH_S = 60.0
 """A check that changed nothing is told once in so long, if nobody may rely on its time."""
 
@@ -82,6 +85,18 @@ class SharedTags:
             return own
         return await self._adopted(key, own, state.record)
 
+    async def all_of(self, registry: str, name: str, tag: str) -> list[TagRecord]:
+        """Return what a tag means to all kinds of clients, the newest first."""
+        try:
+            paths = await self._records.below(tag_prefix(registry, name, tag))
+            found = await asyncio.gather(*(self._records.read(path, TagState.from_json) for path in paths))
+        except BucketDown:
+            return []
+        states = [each.record for each in found if each is not None and each.record is not None]
+        forgotten_at_s = self._forgotten_at_s.get((registry, name, tag), _NEVER_S)
+        records = [each.record for each in states if each.record and each.record.checked_at_s > forgotten_at_s]
+        return sorted(records, key=lambda record: record.checked_at_s, reverse=True)
+
     @asynccontextmanager
     async def turn(self, key: TagKey, own: TagRecord | None, lifetime_s: float) -> AsyncIterator[CheckTurn]:
         """Wait for another replica's answer or the right to ask for one."""
@@ -105,8 +120,8 @@ class SharedTags:
         else:
             self._errands.add(tag_path(key), lambda: self._write(key, record))
 
-    async def forget(self, registry: str, name: str, tag: str) -> None:
-        """Forget a tag, for all kinds of clients: it was pushed, deleted, or is gone."""
+    async def forget(self, registry: str, name: str, tag: str) -> bool:
+        """Forget a tag, for all kinds of clients: it was pushed, deleted, or is gone. Whether the others know."""
         self._forgotten_at_s[registry, name, tag] = time.time()
         self._forgotten_at_s.move_to_end((registry, name, tag))
         if len(self._forgotten_at_s) > _MOST_FORGOTTEN:
@@ -114,6 +129,8 @@ class SharedTags:
         with suppress(BucketDown, TimeoutError):
             async with asyncio.timeout(FORGET_LIMIT_S):
                 await self._records.remove(await self._records.below(tag_prefix(registry, name, tag)))
+                return True
+        return False
 
     async def _wait_for_turn(self, key: TagKey, own: TagRecord | None, lifetime_s: float) -> CheckTurn:
         give_up_s, newest = time.monotonic() + WAIT_LIMIT_S, own
@@ -161,7 +178,7 @@ class SharedTags:
         """Return what is there, and what counts of it: not what is older than a push through this proxy."""
         found = await self._records.read(tag_path(key), TagState.from_json)
         state = found.record if found is not None and found.record is not None else TagState(None)
-        forgotten_at_s = self._forgotten_at_s.get((key.registry, key.name, key.tag), 0.0)
+        forgotten_at_s = self._forgotten_at_s.get((key.registry, key.name, key.tag), _NEVER_S)
         if state.record is not None and state.record.checked_at_s <= forgotten_at_s:
             state = TagState(None)
         return found, state

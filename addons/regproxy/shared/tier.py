@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from regproxy.oci.digest import Digest
@@ -14,11 +15,16 @@ from regproxy.shared.bucket import Bucket, BucketError, ExtraMissing
 from regproxy.shared.content import SharedContent
 from regproxy.shared.credentials import file_credentials, secret_access_key
 from regproxy.shared.errands import Errands
-from regproxy.shared.link import Link
+from regproxy.shared.link import BucketDown, Link
 from regproxy.shared.sealed import SealedRecords
 from regproxy.shared.tags import SharedTags
 from regproxy.shared.uploads import Uploads
 from regproxy.store.content import Store
+
+PURGE_LIMIT_S = 20.0
+"""For one content, with the end of an upload that is under way."""
+
+_PURGED_AT_ONCE = 8
 
 
 class TierError(Exception):
@@ -78,6 +84,26 @@ class SharedTier:
             tasks.create_task(self.reading.keep_looking())
             tasks.create_task(self.writing.keep_looking())
             tasks.create_task(self.uploads.run())
+
+    async def purge(self, tags: Iterable[tuple[str, str, str]], contents: Iterable[Digest]) -> bool:
+        """Remove on an operator's word what is said of tags, and contents; whether all of it is gone.
+
+        What is not gone, for the bucket gives no answer, is not read by this proxy until it ends.
+        """
+        turns = asyncio.Semaphore(_PURGED_AT_ONCE)
+
+        async def purge(digest: Digest) -> bool:
+            async with turns:
+                try:
+                    async with asyncio.timeout(PURGE_LIMIT_S):
+                        await self.uploads.drop(digest)
+                        await self.content.purge(digest)
+                except (BucketDown, TimeoutError):
+                    return False
+                return True
+
+        gone = await asyncio.gather(*(self.tags.forget(*tag) for tag in tags), *map(purge, contents))
+        return all(gone)
 
     async def _before_telling(self, repository: Repository, digest: Digest) -> None:
         await self.access.tell(repository, digest)

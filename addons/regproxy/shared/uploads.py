@@ -65,8 +65,6 @@ class Uploads:
         self._failures: Counter[Digest] = Counter()
         self._not_before_s: dict[Digest, float] = {}
         self._added = asyncio.Event()
-        self.written = 0
-        """Contents that were written."""
 
     @property
     def pending(self) -> int:
@@ -119,6 +117,15 @@ class Uploads:
         if ended is not None:
             await ended.wait()
 
+    async def drop(self, digest: Digest) -> None:
+        """Do not write a content that is to go; wait for the end when it is being written."""
+        if digest in self._waiting:
+            del self._waiting[digest]
+            self._forget(digest)
+        ended = self._active.get(digest)
+        if ended is not None:
+            await ended.wait()
+
     async def _handle(self, digest: Digest) -> None:
         media_type = self._waiting.pop(digest)
         ended = self._active[digest] = asyncio.Event()
@@ -140,6 +147,7 @@ class Uploads:
 
     def _try_later(self, digest: Digest, media_type: str) -> None:
         """Put it at the end, and leave it alone for a while that doubles: it may be too large for the engine."""
+        self._content.counts.not_written += 1
         self._waiting.setdefault(digest, media_type)
         self._failures[digest] += 1
         pause_s = min(_LONGEST_PAUSE_S, _PAUSE_S * 2 ** min(self._failures[digest], _MOST_DOUBLINGS))
@@ -172,15 +180,16 @@ class Uploads:
         with contextlib.suppress(ConditionFailed):
             await self._records.write(about_path(digest), about.to_json())
         self._content.distrusted.discard(digest)
-        self.written += 1
+        self._content.counts.written += 1
+        self._content.counts.written_bytes += stored.size_bytes
 
     async def _is_there(self, digest: Digest, media_type: str) -> bool:
         """Whether somebody has written it already."""
-        about = await self._content.about(digest)
-        if about is None or about.media_type != media_type:
+        described_bytes = await self._content.described_bytes(digest, media_type)
+        if described_bytes is None:
             return False
         size_bytes = await self._reading.ask(lambda: self._bucket.size_of(content_path(digest)), RECORD_LIMIT_S)
-        return size_bytes == about.size_bytes
+        return size_bytes == described_bytes
 
     def _marker(self, digest: Digest) -> Path:
         return self._directory / f"{digest.algorithm}-{digest.hex}"

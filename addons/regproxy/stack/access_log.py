@@ -111,6 +111,8 @@ class UpstreamPart(NamedTuple):
     bytes: str = ""
     credential: str = ""
     """Whose login the registry answered to: `client`, `operator:<user>@<host>`, or empty."""
+    source: str = ""
+    """`bucket` for what came from the shared store, or was found by what it says of a tag."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +190,7 @@ def log_facts(entry: Entry, now_s: float) -> dict[str, str]:
         "error": entry.error or (exchange.error if exchange else None) or "",
         "duration_s": f"{max(0.0, now_s - entry.began_s):.3f}",
         "credential": upstream.credential,
+        "source": upstream.source,
         "request_id": exchange.request_id if exchange else "",
     }
 
@@ -216,13 +219,14 @@ def _upstream(flow: http.HTTPFlow, exchange: Exchange | None) -> UpstreamPart:
     default_port = 80 if request.scheme == "http" else 443
     host = request.host if request.port == default_port else f"{request.host}:{request.port}"
     trace = exchange.trace if exchange else None
+    source = "bucket" if trace is not None and trace.from_bucket else ""
     if trace is not None and trace.last_host is not None:
         return UpstreamPart(
-            trace.last_host, trace.addresses(), trace.times_s(), str(trace.received_bytes), trace.opener
+            trace.last_host, trace.addresses(), trace.times_s(), str(trace.received_bytes), trace.opener, source
         )
     server, response = flow.server_conn, flow.response
     if server.timestamp_start is None or server.peername is None:
-        return UpstreamPart(host)
+        return UpstreamPart(host, source=source)
     began_s = request.timestamp_end or request.timestamp_start
     ended_s = response.timestamp_end if response else None
     return UpstreamPart(

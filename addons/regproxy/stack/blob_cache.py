@@ -31,7 +31,7 @@ from regproxy.stack.access import Allowed, FromRegistry, Refused, Verdict
 from regproxy.stack.access_questions import Reader, Wish
 from regproxy.stack.answers import answer, content_fields, oci_error, relay, status_for, unavailable
 from regproxy.stack.core import Core
-from regproxy.stack.exchange import CacheStatus, Exchange, unanswered
+from regproxy.stack.exchange import CacheStatus, Exchange, trace_of, unanswered
 from regproxy.stack.not_found import Absent
 from regproxy.stack.reads import Read
 from regproxy.stack.upstream_requests import content_request, fingerprint
@@ -145,7 +145,7 @@ class BlobCache:
             return
         match await self._admit(flow, exchange, blob, FileAnswer(200, {}, 0, about.size_bytes, None)):
             case Allowed():
-                exchange.cache_status = CacheStatus.HIT
+                exchange.cache_status, trace_of(exchange).from_bucket = CacheStatus.HIT, True
                 if not self._respond_if_stored(flow, blob):
                     await self._download(flow, exchange, blob, about)
             case Refused():
@@ -233,7 +233,7 @@ class BlobCache:
                 if about is not None and shared is not None:
                     if await shared.content.fill(ingest, about):
                         return
-                    exchange.cache_status = CacheStatus.MISS
+                    exchange.cache_status, trace_of(exchange).from_bucket = CacheStatus.MISS, False
                 arrival = await self._core.access.arrival(reader, blob.digest)
                 await arrival.watch(ingest, partial(fill, ingest, request, self._core.upstream, connections))
                 if shared is not None:

@@ -3,6 +3,7 @@
 import logging
 import time
 
+from regproxy.engine.drain import Drain
 from regproxy.engine.nameservers import lookup_at
 from regproxy.origin.authorized import AuthorizedUpstream
 from regproxy.origin.credential_source import CredentialSource
@@ -56,6 +57,8 @@ class Core:
         """How the images that are in use would do in an outage, as of the last look."""
         self.drills = Drills(time.time)
         """For which clients registries are said to be away."""
+        self.drain: Drain | None = None
+        """How this process ends, once it serves."""
         self.turns = Turns()
         """Who asks, where several workers want to know the same."""
         self.lookup: Lookup = system_lookup
@@ -88,6 +91,11 @@ class Core:
     def ready(self) -> bool:
         """Whether requests can be answered."""
         return self._store is not None
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether clients had better go to another replica."""
+        return self.drain is not None and self.drain.has_begun
 
     @property
     def settings(self) -> Settings:

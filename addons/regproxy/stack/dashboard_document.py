@@ -17,6 +17,7 @@ from regproxy.policy.readiness import Summary
 from regproxy.stack.busiest import Reads
 from regproxy.stack.core import Core
 from regproxy.stack.downloads import Download
+from regproxy.stack.shared_metrics import shared_numbers
 from regproxy.stack.statistics import WEEK_DAYS, Statistics, Trouble
 
 MOST_IMAGES_SHOWN = 10
@@ -57,6 +58,7 @@ def document(core: Core, statistics: Statistics, disk: DiskState | None, *, name
         "registries": list(_registries(core))[:MOST_REGISTRIES_SHOWN],
         "quotas": list(_quotas(core, statistics, names=names))[:MOST_QUOTAS_SHOWN],
         "disk": None if disk is None else _disk(core, statistics, disk),
+        "shared_store": shared_numbers(core),
         "readiness": None if core.readiness is None else _readiness(core.readiness, names=names),
         "errors": [_trouble(trouble, names=names) for trouble in statistics.troubles()],
     }

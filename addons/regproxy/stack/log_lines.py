@@ -55,6 +55,7 @@ def access_text(facts: Mapping[str, str], *, colours: bool) -> str:
         f"{said['bytes_sent']} B in {said['duration_s']} s",
         f"to {said['client_ip']}",
         paint(f"({said['user_agent']})" if said["user_agent"] else "", _DIM),
+        "from the bucket" if said["source"] else "",
         _of_upstream(said),
         f"login {said['credential']}" if said["credential"] else "",
         paint(f"error: {said['error']}" if said["error"] else "", _RED),

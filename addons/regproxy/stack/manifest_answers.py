@@ -1,8 +1,9 @@
 """What is wanted of a manifest, what is answered, and how an answer is read from the registry's or the store's.
 
-No I/O: `manifests.ManifestSource` asks, this says what the replies mean.
+No I/O but the clock: `manifests.ManifestSource` asks, this says what the replies mean.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -13,10 +14,11 @@ from regproxy.oci.endpoint import Manifest
 from regproxy.oci.manifest_form import manifest_media_type
 from regproxy.oci.media_types import is_accepted, is_manifest_media_type
 from regproxy.oci.names import Registry
-from regproxy.origin.errors import Answer
+from regproxy.origin.errors import Answer, UpstreamUnavailable
 from regproxy.origin.request import UpstreamRequest
-from regproxy.policy.freshness import NotAsked, TimedOut, UpstreamFailure
+from regproxy.policy.freshness import NotAsked, Status, TimedOut, UpstreamFailure
 from regproxy.policy.openers import opener_text
+from regproxy.policy.quota import parse_quota, spares
 from regproxy.stack.access import Refused
 from regproxy.stack.access_questions import Reader
 from regproxy.stack.answers import content_fields, passed_on, status_for
@@ -214,3 +216,19 @@ def relayed(pull: Pull, answer: Answer, status: CacheStatus) -> Served:
     length = answer.headers.get("Content-Length", "")
     declared = int(length) if pull.head and length.isdecimal() else None
     return Served(answer.status, passed_on(answer), b"" if pull.head else answer.body, declared, status)
+
+
+def keep_low_quota(pull: Pull, head: Answer) -> None:
+    """Raise `UpstreamUnavailable` when what a tag has moved to would cost of a low quota."""
+    now_s = time.time()
+    quota = parse_quota(head.headers, now_s)
+    if quota is not None and spares(quota, "GET", now_s):
+        left = f"{quota.remaining} of {quota.limit}"
+        raise UpstreamUnavailable(f"the tag has moved, but the quota at {pull.registry} is low ({left})", Status(429))
+
+
+def counts(pull: Pull, answer: Answer) -> bool:
+    """Whether an answer shows whom the registry lets read: its own word, and for a success a manifest, not a page."""
+    media_type = answer.headers.get("Content-Type", "").lower()
+    is_manifest = "json" in media_type or "jws" in media_type
+    return answer.origin == pull.get_request.url.origin and (answer.status != 200 or is_manifest)

@@ -8,6 +8,7 @@ and 404 are answers, not failures (`policy.freshness`).
 
 import dataclasses
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext
 
 from regproxy.oci.descriptor import Descriptor
@@ -19,9 +20,8 @@ from regproxy.origin.patience import within
 from regproxy.origin.request import UpstreamRequest
 from regproxy.origin.single_flight import SingleFlight
 from regproxy.policy.breaker import Need
-from regproxy.policy.freshness import Status, TimedOut, is_fresh, stale_allowed
+from regproxy.policy.freshness import Status, TimedOut, UpstreamFailure, is_fresh, stale_allowed
 from regproxy.policy.identities import Identity
-from regproxy.policy.quota import parse_quota, spares
 from regproxy.stack.access import Allowed, FromRegistry, Refused
 from regproxy.stack.access_questions import Wish
 from regproxy.stack.answers import content_fields, described_by_us
@@ -33,7 +33,9 @@ from regproxy.stack.manifest_answers import (
     Unobtainable,
     Wanted,
     Withheld,
+    counts,
     described,
+    keep_low_quota,
     of_content,
     of_record,
     of_tag,
@@ -131,9 +133,9 @@ class ManifestSource:
         return await self._recorded(pull, record, CacheStatus.HIT)
 
     async def _ask(self, pull: Pull, record: TagRecord | None) -> Served:
-        fallback = None if record is None else await self._last_good(pull, record)
-        fallback = fallback or await self._last_good_of_others(pull)
+        fallback = await self._last_good_here(pull, record)
         retry_at_s: float | None = None
+        served: Served | None = None
         try:
             async with within(REVALIDATION_LIMIT_S, Need.OPTIONAL) if fallback is not None else nullcontext():
                 served = await self._from_registry(pull, record, dispensable=fallback is not None and not pull.insists)
@@ -144,13 +146,10 @@ class ManifestSource:
         except AnswerTooLarge as error:
             raise Unobtainable(str(error), 502) from error
         else:
-            if fallback is None or not stale_allowed(Status(served.status)):
-                return served
             reason, failure = f"{pull.registry} answered {served.status}", Status(served.status)
-        if fallback is not None and stale_allowed(failure):
-            return Served(
-                fallback.status, fallback.fields, fallback.body, fallback.length_bytes, CacheStatus.STALE, reason
-            )
+        known = await self._stale(pull, fallback, failure, reason) or served
+        if known is not None:
+            return known
         if record is not None and await self._is_withheld(pull, record):
             raise Withheld(await self._core.access.refusal(pull.reader, reason))
         raise Unobtainable.because(reason, failure, retry_at_s)
@@ -164,7 +163,7 @@ class ManifestSource:
         if stale_allowed(Status(head.status)):
             return relayed(pull, head, CacheStatus.EXPIRED)
         moved_to = described(head)
-        await self._core.access.learn(pull.reader, head, counts=_counts(pull, head))
+        await self._core.access.learn(pull.reader, head, counts=counts(pull, head))
         is_same = moved_to is not None and moved_to.digest == record.descriptor.digest
         if is_same and await self._core.access.believes(pull.reader, record.descriptor.digest, head):
             served = await self._recorded(pull, record, CacheStatus.REVALIDATED)
@@ -172,7 +171,7 @@ class ManifestSource:
                 await self._remember(pull, TagRecord(record.descriptor, time.time(), record.previous), record)
                 return served
         if dispensable and head.status == 200:
-            _keep_low_quota(pull, head)
+            keep_low_quota(pull, head)
         if pull.head and head.status == 200:
             await self._remember_moved(pull, record, moved_to)
             return relayed(pull, head, CacheStatus.EXPIRED)
@@ -182,7 +181,7 @@ class ManifestSource:
     async def _fetch(self, pull: Pull, status: CacheStatus, record: TagRecord | None = None) -> Served:
         """Pass the client's request on and keep what a GET brings."""
         answer = await self._core.upstream.ask(pull.request, MANIFEST_LIMIT_BYTES)
-        await self._core.access.learn(pull.reader, answer, counts=_counts(pull, answer))
+        await self._core.access.learn(pull.reader, answer, counts=counts(pull, answer))
         if answer.status < 400 and answer.status != 200:
             raise AnswerUnusable(answer.origin, answer.status)
         if answer.status != 200:
@@ -267,6 +266,19 @@ class ManifestSource:
             self._core.store_failed(error)
             return None
 
+    async def _stale(self, pull: Pull, fallback: Served | None, failure: UpstreamFailure, reason: str) -> Served | None:
+        """Return the last good answer in the place of the registry's, if that may be: the bucket is asked then, too."""
+        if not stale_allowed(failure):
+            return None
+        last = fallback or await self._last_good_of(pull, await self._shared.records_of_tag(pull))
+        if last is None:
+            return None
+        return Served(last.status, last.fields, last.body, last.length_bytes, CacheStatus.STALE, reason)
+
+    async def _last_good_here(self, pull: Pull, record: TagRecord | None) -> Served | None:
+        served = None if record is None else await self._last_good(pull, record)
+        return served or await self._last_good_of_others(pull)
+
     async def _last_good(self, pull: Pull, record: TagRecord) -> Served | None:
         """Return the newest answer that is whole in the store and that the client may have without being asked for."""
         for descriptor in (record.descriptor, record.previous):
@@ -296,6 +308,9 @@ class ManifestSource:
         except StoreError as error:
             self._core.store_failed(error)
             return None
+        return await self._last_good_of(pull, records)
+
+    async def _last_good_of(self, pull: Pull, records: Iterable[TagRecord]) -> Served | None:
         for record in records:
             if is_accepted(record.descriptor.media_type, pull.accepted):
                 served = await self._last_good(pull, TagRecord(record.descriptor, record.checked_at_s))
@@ -330,19 +345,3 @@ class ManifestSource:
         except StoreError as error:
             self._core.store_failed(error)
             return None
-
-
-def _keep_low_quota(pull: Pull, head: Answer) -> None:
-    """Raise `UpstreamUnavailable` when what a tag has moved to would cost of a low quota."""
-    now_s = time.time()
-    quota = parse_quota(head.headers, now_s)
-    if quota is not None and spares(quota, "GET", now_s):
-        left = f"{quota.remaining} of {quota.limit}"
-        raise UpstreamUnavailable(f"the tag has moved, but the quota at {pull.registry} is low ({left})", Status(429))
-
-
-def _counts(pull: Pull, answer: Answer) -> bool:
-    """Whether an answer shows whom the registry lets read: its own word, and for a success a manifest, not a page."""
-    media_type = answer.headers.get("Content-Type", "").lower()
-    is_manifest = "json" in media_type or "jws" in media_type
-    return answer.origin == pull.get_request.url.origin and (answer.status != 200 or is_manifest)

@@ -62,7 +62,7 @@ class Families:
         for labels, count in counts.items():
             grown = count - taken.get(labels, 0)
             if grown > 0:
-                counter.labels(*labels).inc(grown)
+                (counter.labels(*labels) if labels else counter).inc(grown)
                 taken[labels] = count
 
     def text(self) -> bytes:

@@ -21,6 +21,7 @@ from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus
 from regproxy.stack.metric_families import OTHER, Families
 from regproxy.stack.room_metrics import ProcessMetrics, StoreMetrics, UpstreamMetrics
+from regproxy.stack.shared_metrics import SharedStoreMetrics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -71,6 +72,7 @@ class Metrics:
         )
         self._store = StoreMetrics(families, core)
         self._upstreams = UpstreamMetrics(families, core)
+        self._shared = SharedStoreMetrics(families, core)
         self._process = ProcessMetrics(families, core, certificates)
 
     def count(self, entry: Entry) -> None:
@@ -121,6 +123,7 @@ class Metrics:
             return
         self._store.take_over()
         self._upstreams.take_over()
+        self._shared.take_over()
         self._process.take_over()
         self._active_clients.set(self._count_clients(time.time()))
 

@@ -44,6 +44,8 @@ class Recent:
     """Hosts and addresses that were asked; empty when nobody was."""
     fetched_bytes: str
     credential: str
+    source: str
+    """`bucket` for what came from the shared store."""
     error: str
 
 
@@ -152,5 +154,6 @@ def _recent(noted: _Noted) -> Recent:
         upstream=upstream.addresses,
         fetched_bytes=upstream.bytes,
         credential=upstream.credential,
+        source=upstream.source,
         error=error,
     )

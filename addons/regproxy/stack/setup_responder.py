@@ -50,7 +50,7 @@ class SetupResponder:
             case "/healthz":
                 return plain_text(200, "ok\n")
             case "/readyz":
-                return plain_text(200, "ready\n") if self._core.ready else plain_text(503, "starting\n")
+                return self._readiness()
             case _ if path == "/setup" or path.startswith("/setup/"):
                 return self._setup(path, request)
             case _ if "text/html" in request.headers.get("accept", ""):
@@ -59,6 +59,11 @@ class SetupResponder:
                 )
             case _:
                 return plain_text(200, GREETING)
+
+    def _readiness(self) -> http.Response:
+        if self._core.is_ending:
+            return plain_text(503, "ending\n")
+        return plain_text(200, "ready\n") if self._core.ready else plain_text(503, "starting\n")
 
     def _setup(self, path: str, request: http.Request) -> http.Response:
         if path.startswith("/setup/systemd"):

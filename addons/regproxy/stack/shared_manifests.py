@@ -32,12 +32,24 @@ class SharedManifests:
             return await ask(pull, record or await shared.tags.newer(pull.tag_key, None))
         async with shared.tags.turn(pull.tag_key, record, pull.lifetime_s) as turn:
             served = await use(pull, turn.record) if turn.is_fresh and turn.record is not None else None
+            if served is not None:
+                _note(pull)
             return served or await ask(pull, turn.record)
 
     async def content(self, pull: Pull, digest: Digest) -> StoredManifest | None:
         """Bring a manifest into the store. Raises StoreError."""
         shared = self._core.shared
-        return None if shared is None else await shared.content.manifest(pull.reader.repository, digest)
+        stored = None if shared is None else await shared.content.manifest(pull.reader.repository, digest)
+        if stored is not None:
+            _note(pull)
+        return stored
+
+    async def records_of_tag(self, pull: Pull) -> list[TagRecord]:
+        """Return what replicas know of a tag, whatever their clients accept; none for a digest."""
+        shared, key = self._core.shared, pull.tag_key
+        if shared is None or isinstance(pull.manifest.reference, Digest):
+            return []
+        return await shared.tags.all_of(key.registry, key.name, key.tag)
 
     def stored(self, descriptor: Descriptor) -> None:
         """Have a manifest that was stored written to the bucket."""
@@ -53,3 +65,9 @@ class SharedManifests:
         """Tell the others to forget a tag."""
         if self._core.shared is not None:
             await self._core.shared.tags.forget(registry, name, tag)
+
+
+def _note(pull: Pull) -> None:
+    """Let the log say where the answer came from."""
+    if pull.get_request.trace is not None:
+        pull.get_request.trace.from_bucket = True

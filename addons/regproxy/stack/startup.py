@@ -10,13 +10,11 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from mitmproxy import ctx
 from mitmproxy.addonmanager import Loader
-from mitmproxy.proxy.server import ConnectionHandler
 from mitmproxy.utils import asyncio_utils
 
 from regproxy.engine.authority import AuthorityError
@@ -35,6 +33,7 @@ from regproxy.stack.announcements import announce
 from regproxy.stack.ca import CaWatch
 from regproxy.stack.core import Core
 from regproxy.stack.credential_check import report_credentials
+from regproxy.stack.ending import connection_handlers, make_drain
 from regproxy.stack.metrics import Metrics
 from regproxy.stack.private_process import keep_private
 from regproxy.stack.warm_reads import WarmReads
@@ -132,7 +131,7 @@ class Startup:
         self._sender.stall_limit_s = settings.send_timeout_s or math.inf
         self._core.start(store, upstream, ca, shared)
         self._workers.connect(self._core)
-        watch = TimeLimitWatch(time_limits(settings), _connections)
+        watch = TimeLimitWatch(time_limits(settings), connection_handlers)
         asyncio_utils.create_task(watch.run(), name="time limits", keep_ref=True)
         asyncio_utils.create_task(self._ca_watch.run(), name="look after the CA", keep_ref=True)
         asyncio_utils.create_task(store.housekeeping(), name="store housekeeping", keep_ref=True)
@@ -144,6 +143,8 @@ class Startup:
             for warning in settings.warnings:
                 logger.warning("%s", warning)
             logger.info("%s", summary(settings))
+        self._core.drain = make_drain(self._core, self._front_door, one_of_several=self._workers.crew is not None)
+        self._core.drain.listen()
         asyncio_utils.create_task(_listen_and_check(self._core, self._workers), name="listen", keep_ref=True)
         adopting = partial(adopt_old_cache, store, settings.old_cache, settings.cache_inactive_s)
         asyncio_utils.create_task(
@@ -200,12 +201,6 @@ def _say_all_ourselves(settings: Settings) -> None:
     if termlog is not None:
         termlog.logger.uninstall()
     announce(settings.log_format, settings.least_level)
-
-
-def _connections() -> Iterable[ConnectionHandler]:
-    """Return the handlers of all client connections."""
-    handlers: Iterable[ConnectionHandler] = ctx.master.addons.get("proxyserver").connections.values()
-    return handlers
 
 
 async def _listen_and_check(core: Core, workers: Workers) -> None:

@@ -63,7 +63,9 @@ class WarmReads:
         return not core.settings.proxy_logins and self._interception.registry_at(host, port) is not None
 
     def answer(self, asked: Asked) -> WarmAnswer | None:
-        """Answer a GET or HEAD of stored content."""
+        """Answer a GET or HEAD of stored content; at the end all goes the other way, which closes connections."""
+        if self._core.is_ending:
+            return None
         settings = self._core.settings
         if not asked.host:
             return self._mirrored(asked)

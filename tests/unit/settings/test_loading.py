@@ -120,6 +120,7 @@ GOOD: list[tuple[str, Pick, object, str, object]] = [
     ("CLIENT_HEADER_TIMEOUT", lambda s: s.client_header_timeout_s, 60, "7s", 7),
     ("MAX_CONNECTIONS", lambda s: s.max_connections, 10_000, "0", 0),
     ("MAX_CONNECTIONS_PER_CLIENT", lambda s: s.max_connections_per_client, 5_000, "7", 7),
+    ("DRAIN_TIMEOUT", lambda s: s.drain_timeout_s, 2, "45s", 45),
     ("KEEPALIVE_TIMEOUT", lambda s: s.keepalive_timeout_s, 300, "8s", 8),
     ("PROXY_CONNECT_TIMEOUT", lambda s: s.proxy_connect_timeout_s, 60, "500ms", 0.5),
     ("PROXY_SEND_TIMEOUT", lambda s: s.proxy_send_timeout_s, 60, "9s", 9),

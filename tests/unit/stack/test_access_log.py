@@ -102,6 +102,7 @@ def test_the_line_is_the_predecessors_and_more() -> None:
         "error": "",
         "duration_s": "1.500",
         "credential": "",
+        "source": "",
         "request_id": "run-1",
     }
 

@@ -33,6 +33,7 @@ FACTS = {
     "error": "quay.io answered 503",
     "duration_s": "0.345",
     "credential": "operator:alice@quay.io",
+    "source": "bucket",
 }
 
 
@@ -58,7 +59,9 @@ def test_all_facts_are_said(colours: bool) -> None:
 
 def test_a_hit_is_short() -> None:
     """Nothing is said where there is nothing to say."""
-    nothing = dict.fromkeys(("upstream", "upstream_response_time", "bytes_upstream", "error", "credential"), "")
+    nothing = dict.fromkeys(
+        ("upstream", "upstream_response_time", "bytes_upstream", "error", "credential", "source"), ""
+    )
     line = access_text({**FACTS, **nothing, "upstream_cache_status": "HIT", "proxy_host": "quay.io"}, colours=False)
 
     assert line == (

@@ -48,6 +48,7 @@ ORDER = [
     "registry-passed-reads",
     "registry-upstream-route",
     "registry-mirror-answers",
+    "registry-last-answers",
     "registry-access-log",
 ]
 

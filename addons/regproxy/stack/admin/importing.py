@@ -124,6 +124,10 @@ class Imports:
         now_s = time.time()
         await self._core.store.inventory.note_source(Source(str(registry), name, digest, now_s, "import", "operator"))
         self._core.not_found.written(registry, name)
+        if self._core.shared is not None:
+            for blob in filter(self._core.store.holds, named.blobs):
+                self._core.shared.uploads.add(blob, "")
+            self._core.shared.uploads.add(digest, media_type)
         return {"image": str(target), "digest": str(digest)}
 
     async def put_tag(self, target: Target, digest: Digest, checked_at_s: int) -> Json:
@@ -140,7 +144,11 @@ class Imports:
         await store.forget_tag(str(registry), name, tag)
         descriptor = Descriptor(manifest.media_type, digest, len(manifest.body))
         at_s = min(float(checked_at_s), time.time())
-        await store.put_tag_record(TagKey(str(registry), name, tag, ACCEPTED), TagRecord(descriptor, at_s))
+        key, record = TagKey(str(registry), name, tag, ACCEPTED), TagRecord(descriptor, at_s)
+        await store.put_tag_record(key, record)
+        if self._core.shared is not None:
+            await self._core.shared.tags.forget(str(registry), name, tag)
+            self._core.shared.tags.remember(key, record)
         self._core.not_found.written(registry, name)
         return {"image": str(target), "digest": str(digest)}
 

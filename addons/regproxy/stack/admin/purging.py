@@ -5,13 +5,22 @@ from dataclasses import dataclass
 from regproxy.oci.digest import Digest
 from regproxy.policy.closure import removable
 from regproxy.policy.targets import Target
+from regproxy.shared.tier import SharedTier
 from regproxy.stack.admin.images import Image, Stock
-from regproxy.stack.admin.queries import COUNT, FLAG, TEXT, Json, Schema, array, record
+from regproxy.stack.admin.queries import COUNT, FLAG, TEXT, Json, Schema, array, nullable, record
 from regproxy.store.content import Store
 from regproxy.store.records import tag_key_prefix
 
-PURGED: Schema = record(dry_run=FLAG, images=array(TEXT), contents=array(TEXT), freed_bytes=COUNT, pinned=array(TEXT))
-"""`pinned`: images that were meant and stay; `contents`: what goes, of all that the images lead to."""
+PURGED: Schema = record(
+    dry_run=FLAG,
+    images=array(TEXT),
+    contents=array(TEXT),
+    freed_bytes=COUNT,
+    pinned=array(TEXT),
+    shared_store=nullable(FLAG),
+)
+"""`pinned`: images that were meant and stay; `contents`: what goes, of all that the images lead to; `shared_store`:
+whether it is gone from the bucket, too, null where that is left as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +76,33 @@ async def purge(store: Store, stock: Stock, plan: PurgePlan) -> None:
     await inventory.remove(plan.contents)
 
 
-def described_purge(stock: Stock, plan: PurgePlan, *, dry_run: bool) -> dict[str, Json]:
-    """Describe what goes."""
+async def purge_shared(shared: SharedTier, plan: PurgePlan, target: Target) -> bool:
+    """Remove it from the bucket, too, or the next pull would bring it back from there; whether that was possible.
+
+    A tag, or a digest, that is named goes there also if this proxy does not have it.
+    """
+    tags = {(image.registry, image.name, str(image.tag)) for image in plan.images if image.tag is not None}
+    contents = set(plan.contents)
+    if not plan.pinned:
+        match target:
+            case Target(reference=Digest() as digest):
+                contents.add(digest)
+            case Target(str() as registry, str() as name, str() as tag):
+                tags.add((registry, name, tag))
+            case _:
+                pass
+    return await shared.purge(tags, contents)
+
+
+def described_purge(stock: Stock, plan: PurgePlan, *, dry_run: bool, shared: bool | None = None) -> dict[str, Json]:
+    """Describe what goes; `shared` is whether it is gone from the bucket."""
     return {
         "dry_run": dry_run,
         "images": [image.text for image in plan.images],
         "contents": [*sorted(map(str, plan.contents))],
         "freed_bytes": stock.size_bytes(plan.contents),
         "pinned": [image.text for image in plan.pinned],
+        "shared_store": shared,
     }
 
 

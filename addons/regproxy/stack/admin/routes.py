@@ -7,7 +7,7 @@ from regproxy.stack.admin.images import IMAGES, list_images, take_stock
 from regproxy.stack.admin.importing import IMPORTED, UPLOADED, Imports
 from regproxy.stack.admin.outages import Outages
 from regproxy.stack.admin.pinning import PIN, PINS, list_pins, pin, unpin
-from regproxy.stack.admin.purging import PURGED, described_purge, plan_purge, purge
+from regproxy.stack.admin.purging import PURGED, described_purge, plan_purge, purge, purge_shared
 from regproxy.stack.admin.queries import COUNT, Json, Parameter, Query, RequestError, Route, Schema, array, record
 from regproxy.stack.admin.status import STATUS, Status
 from regproxy.stack.admin.verifying import VERIFICATION, Verification
@@ -261,10 +261,13 @@ class Api:
             raise RequestError(400, "say what: target, older_than, or both; older_than=0 is everything")
         stock = await take_stock(self._store)
         plan = plan_purge(stock, target, None if older_than_s is None else time.time() - older_than_s)
-        is_dry = query.flag("dry_run")
+        is_dry, shared = query.flag("dry_run"), None
         if not is_dry:
             await purge(self._store, stock, plan)
-        return described_purge(stock, plan, dry_run=is_dry)
+            # What is only old here may be in use elsewhere: the age of what is in a bucket is its lifecycle's.
+            if self._core.shared is not None and target is not None and older_than_s is None:
+                shared = await purge_shared(self._core.shared, plan, target)
+        return described_purge(stock, plan, dry_run=is_dry, shared=shared)
 
     async def _put_pin(self, query: Query) -> Json:
         target = query.target("target")

@@ -5,9 +5,10 @@ import time
 from regproxy import __version__
 from regproxy.policy.breaker import Circuit, Closed, HalfOpen, Open
 from regproxy.stack.admin.images import age_s
-from regproxy.stack.admin.queries import COUNT, NUMBER, TEXT, Json, Schema, array, mapping, nullable, record
+from regproxy.stack.admin.queries import COUNT, FLAG, NUMBER, TEXT, Json, Schema, array, mapping, nullable, record
 from regproxy.stack.core import Core
 from regproxy.stack.recent_requests import RecentRequests
+from regproxy.stack.shared_metrics import shared_numbers
 
 STATUS: Schema = record(
     version=TEXT,
@@ -23,6 +24,18 @@ STATUS: Schema = record(
         oldest_use_age_s=nullable(NUMBER),
         pins=COUNT,
     ),
+    shared_store=nullable(
+        record(
+            url=TEXT,
+            reading=FLAG,
+            writing=FLAG,
+            waiting=COUNT,
+            reads=mapping(COUNT),
+            read_bytes=COUNT,
+            written=COUNT,
+            written_bytes=COUNT,
+        )
+    ),
     requests=record(total=COUNT, by_cache_status=mapping(COUNT), sent_bytes=COUNT, fetched_bytes=mapping(COUNT)),
     breakers=array(record(upstream=TEXT, state=TEXT, reason=TEXT, age_s=NUMBER)),
     quotas=array(
@@ -31,6 +44,7 @@ STATUS: Schema = record(
     rests=array(record(registry=TEXT, account=TEXT, path=TEXT, remaining_s=NUMBER)),
     ingests=array(record(digest=TEXT, state=TEXT, arrived_bytes=COUNT, size_bytes=nullable(COUNT))),
 )
+"""`reading`, `writing`: whether the bucket answers; `waiting`: contents that are to be written to it."""
 
 
 class Status:
@@ -46,6 +60,7 @@ class Status:
             "version": __version__,
             "uptime_s": round(time.monotonic() - self._began_s, 1),
             "cache": await self._cache(),
+            "shared_store": self._shared_store(),
             "requests": self._requests(),
             "breakers": self._breakers(),
             "quotas": [
@@ -92,6 +107,10 @@ class Status:
             "oldest_use_age_s": age_s(oldest_s, time.time()),
             "pins": len(await store.inventory.pins()),
         }
+
+    def _shared_store(self) -> Json:
+        numbers = shared_numbers(self._core)
+        return None if numbers is None else {"url": str(self._core.settings.store_url), **numbers}
 
     def _requests(self) -> dict[str, Json]:
         counts = self._recent.by_cache_status

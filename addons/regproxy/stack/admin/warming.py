@@ -150,8 +150,16 @@ class Warmings:
         request = self._request(job, "GET", blob)
 
         async def fetch(ingest: Ingest) -> None:
+            shared = self._core.shared
+            about = None if shared is None else await shared.content.about(blob.digest)
+            if shared is not None and about is not None:
+                may_have = await self._may_have(job, blob, about.size_bytes)
+                if may_have and await shared.content.fill(ingest, about):
+                    return
             arrival = await self._core.access.arrival(_reader(job, blob), blob.digest)
             await arrival.watch(ingest, partial(fill, ingest, request, self._core.upstream, connections))
+            if shared is not None:
+                shared.uploads.add(blob.digest, "")
 
         async with self._slots:
             if not await self._has(job, blob):
@@ -166,7 +174,11 @@ class Warmings:
         if stored is None:
             return False
         stored.close()
-        wish = Wish(_reader(job, blob), blob.digest, stored.size_bytes, self._request(job, "HEAD", blob))
+        return await self._may_have(job, blob, stored.size_bytes)
+
+    async def _may_have(self, job: _Job, blob: Blob, size_bytes: int) -> bool:
+        """Whether a blob that is at hand may be used; Unobtainable when the registry refuses it."""
+        wish = Wish(_reader(job, blob), blob.digest, size_bytes, self._request(job, "HEAD", blob))
         match await self._core.access.admit(wish):
             case Allowed():
                 return True

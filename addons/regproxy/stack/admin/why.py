@@ -37,6 +37,7 @@ REQUEST: Schema = record(
     fetched_bytes=TEXT,
     saved_bytes=COUNT,
     credential=TEXT,
+    source=TEXT,
     error=TEXT,
     words=TEXT,
 )
@@ -151,9 +152,18 @@ def described_request(request: Recent, now_s: float) -> dict[str, Json]:
         "fetched_bytes": request.fetched_bytes,
         "saved_bytes": max(0, request.sent_bytes - int(request.fetched_bytes or 0)),
         "credential": request.credential,
+        "source": request.source,
         "error": request.error,
-        "words": _WORDS[request.cache_status] + (f" ({request.error})" if request.error else ""),
+        "words": _words(request) + (f" ({request.error})" if request.error else ""),
     }
+
+
+def _words(request: Recent) -> str:
+    if not request.source:
+        return _WORDS[request.cache_status]
+    if request.cache_status == "HIT":
+        return "answered from the bucket, the registry was not asked for it"
+    return f"{_WORDS[request.cache_status]}; from the bucket"
 
 
 def _target_of(request: Recent) -> Target | None:

@@ -1,0 +1,154 @@
+"""TERM in the middle of answers: they end, nothing new begins, and it does not take longer than it may."""
+
+import hashlib
+import http.client
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from lab.fixtures import StartProxy
+from lab.image import random_chunks
+from lab.lab import Lab
+from lab.origin import Gate, Origin, Reply
+from lab.proxy import Proxy
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(os.environ.get("LAB_WORKERS", "1") != "1", reason="signals go to one process here"),
+]
+
+BODY = b"".join(random_chunks("drain", 6_000_000))
+DIGEST = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
+PATH = f"/v2/some/image/blobs/{DIGEST}"
+HELD_AT_BYTES = 4_000_000
+SEEN_BYTES = 3_000_000
+LONG = {"DRAIN_TIMEOUT": "60s"}
+LIMIT_S = 30.0
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + LIMIT_S
+    while not holds():
+        assert time.monotonic() < deadline_s, "it did not come about in time"
+        time.sleep(0.02)
+
+
+def send(proxy: Proxy, number: signal.Signals) -> None:
+    (pid,) = proxy.pids()
+    os.kill(pid, number)
+
+
+def refuses(proxy: Proxy) -> bool:
+    """Whether nobody listens any more."""
+    try:
+        with socket.create_connection(proxy.address, timeout=5):
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
+def test_a_client_in_the_middle_of_a_blob_gets_all_of_it(start_proxy: StartProxy, origin: Origin) -> None:
+    """Through the proxy door, of a download: it ends, then the process does; who comes anew is refused."""
+    proxy, gate = start_proxy(LONG), Gate()
+    origin.serve(PATH, Reply(BODY, hold_after_bytes=HELD_AT_BYTES, gate=gate))
+    with proxy.client().stream("GET", f"https://{origin.name}{PATH}") as response:
+        start = response.read(SEEN_BYTES)
+        send(proxy, signal.SIGTERM)
+        wait_until(lambda: refuses(proxy))
+        assert proxy.is_running
+        gate.open()
+        assert start + response.read() == BODY
+
+    wait_until(lambda: not proxy.is_running)
+    assert proxy._program.returncode == 0
+    assert "connections were cut" not in proxy.log
+
+
+def test_what_is_sent_from_the_cache_ends_too(lab: Lab, start_proxy: StartProxy) -> None:
+    """Of a stored blob, by the mirror door and the proxy door, to clients that read slowly."""
+    proxy = start_proxy(LONG)
+    chunks = b"".join(random_chunks("drain warm", 32_000_000))
+    digest = lab.storage.add_blob("library/drain", [chunks])
+    target = f"/v2/library/drain/blobs/{digest}"
+    assert proxy.request("GET", f"{target}?ns={lab.noauth.name}").body == chunks
+    mirror = http.client.HTTPConnection(*proxy.address, timeout=LIMIT_S)
+    mirror.request("GET", f"{target}?ns={lab.noauth.name}")
+    with (
+        proxy.client().stream("GET", f"https://{lab.noauth.name}{target}") as by_proxy,
+        mirror.getresponse() as by_mirror,
+    ):
+        starts = by_proxy.read(1), by_mirror.read(1)
+        send(proxy, signal.SIGTERM)
+        wait_until(lambda: refuses(proxy))
+        assert starts[0] + by_proxy.read() == chunks
+        assert starts[1] + by_mirror.read() == chunks
+    mirror.close()
+    wait_until(lambda: not proxy.is_running)
+    assert proxy._program.returncode == 0
+
+
+def test_readiness_says_so_and_each_answer_is_the_last_of_its_connection(
+    start_proxy: StartProxy, origin: Origin
+) -> None:
+    """While one client is served, another that is connected is told to go elsewhere."""
+    proxy, gate = start_proxy(LONG), Gate()
+    origin.serve(PATH, Reply(BODY, hold_after_bytes=HELD_AT_BYTES, gate=gate))
+    connection = http.client.HTTPConnection(*proxy.address, timeout=LIMIT_S)
+    answers: list[tuple[int, bytes, str | None]] = []
+    with proxy.client().stream("GET", f"https://{origin.name}{PATH}") as response:
+        response.read(SEEN_BYTES)
+        connection.connect()
+        send(proxy, signal.SIGTERM)
+        while not answers or answers[-1][2] != "close":
+            connection.request("GET", "/readyz")
+            with connection.getresponse() as answer:
+                answers.append((answer.status, answer.read(), answer.headers["Connection"]))
+        gate.open()
+        response.read()
+    connection.close()
+
+    assert answers[-1] == (503, b"ending\n", "close")
+    assert set(answers[:-1]) <= {(200, b"ready\n", None)}
+
+
+def test_who_was_let_in_by_the_kernel_is_answered(start_proxy: StartProxy) -> None:
+    """Connections that nobody has accepted when TERM comes: closing the port alone would reset them."""
+    proxy = start_proxy(LONG)
+    send(proxy, signal.SIGSTOP)
+    waiting = [socket.create_connection(proxy.address, timeout=LIMIT_S) for _ in range(20)]
+    for each in waiting:
+        each.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    send(proxy, signal.SIGTERM)
+    send(proxy, signal.SIGCONT)
+    with ThreadPoolExecutor(len(waiting)) as threads:
+        answers = list(threads.map(lambda each: each.recv(1000), waiting))
+    for each in waiting:
+        each.close()
+
+    assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
+    wait_until(lambda: not proxy.is_running)
+
+
+@pytest.mark.parametrize("end", ["its time", "another TERM", "INT"])
+def test_it_does_not_wait_for_ever(start_proxy: StartProxy, origin: Origin, end: str) -> None:
+    """What is over the limit is cut, and said; another TERM, or INT, ends it at once."""
+    proxy = start_proxy({"DRAIN_TIMEOUT": "500ms" if end == "its time" else "300s"})
+    origin.serve(PATH, Reply(BODY, hold_after_bytes=HELD_AT_BYTES))
+    with proxy.client().stream("GET", f"https://{origin.name}{PATH}") as response:
+        response.read(SEEN_BYTES)
+        send(proxy, signal.SIGTERM)
+        wait_until(lambda: refuses(proxy))
+        if end != "its time":
+            assert proxy.is_running
+            send(proxy, signal.SIGINT if end == "INT" else signal.SIGTERM)
+        wait_until(lambda: not proxy.is_running)
+        with pytest.raises((http.client.IncompleteRead, OSError)):
+            response.read()
+
+    assert proxy._program.returncode == 0
+    assert ("connections were cut" in proxy.log) is (end == "its time")
