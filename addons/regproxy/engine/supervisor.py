@@ -19,7 +19,7 @@ from regproxy.engine.metrics_directory import VARIABLE as METRICS_VARIABLE
 from regproxy.engine.metrics_directory import forget_moment, make_directory, remove_directory
 
 BOARD_BYTES = 8 * (64 * 1024 + 64)
-"""64 words for what is about all, and as many as there are hashes of keys (`store.stamps`)."""
+"""64 words for what is about all, and as many as there are hashes of keys (`store.crew.stamps`)."""
 
 SECRET_OFFSET, SECRET_BYTES = 64, 64
 """A key by which workers name to one another what must not be said."""

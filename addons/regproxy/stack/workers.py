@@ -11,13 +11,13 @@ from regproxy.engine.registry_mode import FrontDoor
 from regproxy.engine.workers import become_supervisor, own_place, usable_cores
 from regproxy.settings import Settings
 from regproxy.stack.core import Core
+from regproxy.stack.crew_knowledge import CrewKnowledge
 from regproxy.stack.ingest_errors import IngestErrors
-from regproxy.stack.shared_knowledge import SharedKnowledge
 from regproxy.stack.turns import Turns
 from regproxy.store.content import Store
-from regproxy.store.shared_store import SharedStore
-from regproxy.store.sharing import Sharing
-from regproxy.store.stamps import Stamps
+from regproxy.store.crew.sharing import Sharing
+from regproxy.store.crew.stamps import Stamps
+from regproxy.store.crew.store import CrewStore
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +61,13 @@ class Workers:
         inactive_s, min_free_bytes = settings.cache_inactive_s, settings.cache_min_free_bytes
         if self.sharing is None:
             return Store(directory, cap_bytes, inactive_s, min_free_bytes)
-        return SharedStore(directory, cap_bytes, inactive_s, min_free_bytes, sharing=self.sharing)
+        return CrewStore(directory, cap_bytes, inactive_s, min_free_bytes, sharing=self.sharing)
 
     def connect(self, core: Core) -> None:
         """Share what is learnt, once the core is started."""
         if self.crew is not None and self.sharing is not None:
             core.turns = Turns(self.sharing.claim)
-            SharedKnowledge(core, self.crew, self.sharing.stamps).connect()
+            CrewKnowledge(core, self.crew, self.sharing.stamps).connect()
 
     async def once(self, what: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
         """Do what one worker is to do: at once, or when the one that does it has died."""

@@ -102,7 +102,7 @@ class StoreDirectory:
         """Whether it was opened and not yet closed; for any thread."""
         return self._ledger is not None
 
-    # What is another thing where several workers share the directory (shared_store).
+    # What is another thing where several workers share the directory (crew.store).
 
     def _new_ledger(self, oldest_s: float) -> Ledger:
         return Ledger(

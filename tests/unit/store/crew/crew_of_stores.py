@@ -8,10 +8,10 @@ from typing import Any
 
 from regproxy.engine.crew import Crew, Place
 from regproxy.engine.hub import Hub, encoded
+from regproxy.store.crew.sharing import Sharing
+from regproxy.store.crew.stamps import EPOCH, Stamps
+from regproxy.store.crew.store import CrewStore
 from regproxy.store.errors import IngestFailed
-from regproxy.store.shared_store import SharedStore
-from regproxy.store.sharing import Sharing
-from regproxy.store.stamps import EPOCH, Stamps
 
 
 class Words:
@@ -36,7 +36,7 @@ class Member:
         self.crew._line.send = self._send  # type: ignore[method-assign]
         hub.join(number, self._receive)
         sharing = Sharing(self.crew.claim, stamps, Words())
-        self.store = SharedStore(directory, cap_bytes, 86400.0, 0, sharing=sharing)
+        self.store = CrewStore(directory, cap_bytes, 86400.0, 0, sharing=sharing)
 
     def _send(self, message: dict[str, Any]) -> None:
         asyncio.get_running_loop().call_soon(self._deliver, encoded(message))

@@ -18,11 +18,11 @@ from regproxy.store.layout import Layout
 from regproxy.store.partial import PartialFile, Progress
 
 
-class SharedIngest(Ingest):
+class CrewIngest(Ingest):
     """The content of one digest while it arrives, here or at another worker."""
 
     def __init__(
-        self, digest: Digest, home: Home, on_change: Callable[["SharedIngest"], None], *, is_stored: bool
+        self, digest: Digest, home: Home, on_change: Callable[["CrewIngest"], None], *, is_stored: bool
     ) -> None:
         super().__init__(digest, home)
         self._layout = home.layout

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from regproxy.oci.digest import Digest
+from regproxy.store.crew.stamps import Stamps
 from regproxy.store.errors import translated
 from regproxy.store.layout import FILE_MODE
-from regproxy.store.stamps import Stamps
 
 
 class Claim(Protocol):

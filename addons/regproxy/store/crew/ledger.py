@@ -12,15 +12,15 @@ from dataclasses import dataclass, field, replace
 from regproxy.oci.digest import Digest
 from regproxy.policy.access import CLOSED, NEVER_S, Repository
 from regproxy.store.access_table import AccessChanges
+from regproxy.store.crew.hot import tag_parts
+from regproxy.store.crew.room import CrewRoom
+from regproxy.store.crew.sharing import LockFile
+from regproxy.store.crew.stamps import FORGOTTEN_TAGS, Stamps
 from regproxy.store.eviction import Room
 from regproxy.store.index import MAX_ACCEPT_VARIANTS, Index, open_index
 from regproxy.store.layout import Layout
 from regproxy.store.ledger import Ledger
 from regproxy.store.records import TagKey
-from regproxy.store.shared_hot import tag_parts
-from regproxy.store.shared_room import SharedRoom
-from regproxy.store.sharing import LockFile
-from regproxy.store.stamps import FORGOTTEN_TAGS, Stamps
 
 _logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class LearntChanges(AccessChanges):
     """Where somebody was refused."""
 
 
-class SharedLedger(Ledger):
+class CrewLedger(Ledger):
     """The ledger of one worker. `is_first`: no other worker has the store open."""
 
     def __init__(  # noqa: PLR0913 - as Ledger, and what is shared
@@ -109,7 +109,7 @@ class SharedLedger(Ledger):
         """Give back the partial files of workers that have died, and write the access times."""
 
         def take_orphans() -> None:
-            self._shared_room().take_orphans(self._clock())
+            self._crew_room().take_orphans(self._clock())
             self._room.flush()
 
         await self._change("account for content", take_orphans)
@@ -122,15 +122,15 @@ class SharedLedger(Ledger):
         return open_index(self._layout.directory)
 
     def _new_room(self, cap_bytes: int, min_free_bytes: int) -> Room:
-        return SharedRoom(self._layout, self._index, self.accesses, cap_bytes, min_free_bytes, self._stamps)
+        return CrewRoom(self._layout, self._index, self.accesses, cap_bytes, min_free_bytes, self._stamps)
 
     def _collect(self, oldest_s: float) -> None:
         if self._is_first:
-            self._shared_room().begin_anew()
+            self._crew_room().begin_anew()
             super()._collect(oldest_s)
-            self._shared_room().end()
+            self._crew_room().end()
         else:
-            self._shared_room().begin()
+            self._crew_room().begin()
             self._refresh()
 
     def _changing[T](self, step: Callable[[], T]) -> T:
@@ -142,7 +142,7 @@ class SharedLedger(Ledger):
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        room = self._shared_room()
+        room = self._crew_room()
         with self._lock.alone():
             self._index.on_discarded = self._discarded
             room.begin()
@@ -168,8 +168,8 @@ class SharedLedger(Ledger):
         else:
             self._write_access(changes)
 
-    def _shared_room(self) -> SharedRoom:
-        assert isinstance(self._room, SharedRoom)
+    def _crew_room(self) -> CrewRoom:
+        assert isinstance(self._room, CrewRoom)
         return self._room
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from regproxy.oci.digest import Digest
 from regproxy.store.accesses import Accesses
+from regproxy.store.crew.stamps import ROOM, Stamps
 from regproxy.store.eviction import Room
 from regproxy.store.index import Index
 from regproxy.store.layout import Layout, on_disk_bytes
-from regproxy.store.stamps import ROOM, Stamps
 
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS Held (kind TEXT NOT NULL, digest TEXT NOT NULL, bytes INTEGER NOT NULL,"
@@ -24,7 +24,7 @@ _FILLED, _IDLE, _UNINDEXED, _ASIDE = "filled", "idle", "unindexed", "aside"
 type _Rows = dict[tuple[str, str], tuple[int, float, int]]
 
 
-class SharedRoom(Room):
+class CrewRoom(Room):
     """The accounts as one worker sees them. Used by the index thread, with the store's lock held."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - as Room, and what is shared
