@@ -73,18 +73,14 @@ class StoreMetrics:
         store, families = self._core.store, self._families
         if not store.is_open:
             return
-        activity, usage = store.activity, store.usage
+        activity = store.activity
         while activity.ended:
             self._count(activity.ended.popleft())
         families.grow(self._evicted, by_label(activity.evicted))
         families.grow(self._evicted_bytes, by_label(activity.evicted_bytes))
         families.grow(self._changes, dict(activity.tag_changes))
-        self._in_progress.set(len(store.running_ingests()))
-        self._bytes.labels("content").set(usage.content_bytes)
-        self._bytes.labels("partial").set(usage.partial_bytes)
-        self._bytes.labels("index").set(usage.index_bytes)
+        self._in_progress.set(store.filled_here())
         self._cap.set(self._core.settings.cache_max_size_bytes)
-        self._entries.set(usage.entries)
         if self._core.readiness is not None:
             for state, count in self._core.readiness.counts.items():
                 self._readiness.labels(state.value).set(count)
@@ -94,10 +90,14 @@ class StoreMetrics:
         if not self._core.store.is_open:
             return
         try:
-            oldest_s = await self._core.store.oldest_access_s()
+            usage, oldest_s = await self._core.store.look_at_usage(), await self._core.store.oldest_access_s()
         except StoreError as error:
             self._core.store_failed(error)
         else:
+            self._bytes.labels("content").set(usage.content_bytes)
+            self._bytes.labels("partial").set(usage.partial_bytes)
+            self._bytes.labels("index").set(usage.index_bytes)
+            self._entries.set(usage.entries)
             self._oldest.set(0.0 if oldest_s is None else max(0.0, time.time() - oldest_s))
 
     def _count(self, ended: EndedIngest) -> None:

@@ -9,6 +9,7 @@ from regproxy.stack.admin.outages import Outages
 from regproxy.stack.admin.pinning import PIN, PINS, list_pins, pin, unpin
 from regproxy.stack.admin.purging import PURGED, described_purge, plan_purge, purge
 from regproxy.stack.admin.queries import COUNT, Json, Parameter, Query, RequestError, Route, Schema, array, record
+from regproxy.stack.admin.requests_of_all import RequestsOfAll
 from regproxy.stack.admin.status import STATUS, Status
 from regproxy.stack.admin.verifying import VERIFICATION, Verification
 from regproxy.stack.admin.warming import WARMINGS, Warmings
@@ -33,7 +34,7 @@ class Api:
     """The handlers, with what they work on."""
 
     def __init__(self, core: Core, recent: RecentRequests) -> None:
-        self._core, self._recent = core, recent
+        self._core, self._recent = core, RequestsOfAll(recent, core.desk)
         self._status = Status(core, recent)
         self._verification = Verification()
         self._warmings = Warmings(core)

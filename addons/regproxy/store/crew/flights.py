@@ -14,8 +14,9 @@ from regproxy.oci.digest import Digest
 from regproxy.store.crew.access import CrewAccessBook
 from regproxy.store.crew.ingest import CrewIngest
 from regproxy.store.crew.sharing import Claim, Sharing, claim_name
+from regproxy.store.crew.stamps import RESTING_UNTIL
 from regproxy.store.errors import IngestFailed, StoreError
-from regproxy.store.flights import Fetch, Flights
+from regproxy.store.flights import REST_S, Fetch, Flights
 from regproxy.store.growing import submit
 from regproxy.store.ingest import Ingest, IngestState
 from regproxy.store.layout import Layout
@@ -47,6 +48,19 @@ class CrewFlights(Flights):
         super().__init__(layout, ledger, on_stored)
         self._sharing, self._book, self._is_stored = sharing, book, is_stored
         self._leads: dict[Ingest, _Lead] = {}
+
+    def join_or_start(self, digest: Digest, fetch: Fetch) -> Ingest:
+        """As `Flights.join_or_start`; the disk's fault at another worker is one here."""
+        resting_ms = self._sharing.stamps.word(RESTING_UNTIL) - time.monotonic_ns() // 1_000_000
+        if resting_ms > 0 and self.running(digest) is None:
+            raise StoreError(
+                f"nothing is stored for {resting_ms / 1000:.0f} s more, for the disk has failed a download"
+            )
+        return super().join_or_start(digest, fetch)
+
+    def filled_here(self) -> int:
+        """Return how many downloads this worker holds."""
+        return sum(not ingest.ended for ingest in self._leads)
 
     async def commit(self, digest: Digest, partial: PartialFile) -> None:
         """Make the verified file content, when other workers can know whose it is."""
@@ -115,6 +129,12 @@ class CrewFlights(Flights):
         if await self._ledger.claim(ingest.digest) or ingest.is_following:
             await ingest.take_over(None if said is None else said.get("told"))
         await fetch(ingest)
+
+    def _rest(self, fault: StoreError) -> None:
+        stamps, now_ms = self._sharing.stamps, time.monotonic_ns() // 1_000_000
+        if stamps.word(RESTING_UNTIL) <= now_ms:  # else it has been said
+            super()._rest(fault)
+        stamps.set_word(RESTING_UNTIL, now_ms + int(REST_S * 1000))
 
     def _note(self, ingest: Ingest, began_s: float) -> None:
         if ingest in self._leads:

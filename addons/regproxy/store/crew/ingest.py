@@ -37,6 +37,11 @@ class CrewIngest(Ingest):
         """Bytes from offset 0 on that have arrived without a hole."""
         return super().contiguous_bytes if self._followed is None else self._followed_bytes
 
+    @property
+    def arrived_bytes(self) -> int:
+        """All bytes that have arrived, as far as this worker was told."""
+        return super().arrived_bytes if self._followed is None else self._followed_bytes
+
     # While another worker fills the file.
 
     @property

@@ -21,6 +21,7 @@ from regproxy.store.crew.sharing import LockFile, Sharing
 from regproxy.store.crew.stamps import DOUBTED_FROM, DOUBTED_UNTIL, EPOCH, FORGOTTEN_TAGS, LOOKED_AT_EPOCH
 from regproxy.store.directory import MIN_FREE_BYTES
 from regproxy.store.errors import translated
+from regproxy.store.eviction import Usage
 from regproxy.store.flights import Flights
 from regproxy.store.layout import on_disk_bytes
 from regproxy.store.ledger import Ledger
@@ -98,6 +99,7 @@ class CrewStore(Store):
         await ledger.take_orphans()
         if not self._keeps_house:
             await self.access.flush()
+            ledger.take_unindexed()  # the housekeeper looks for them
             if not self._stamps.word(DOUBTED_FROM):
                 self._doubts.unverified.clear()
             return
@@ -107,7 +109,7 @@ class CrewStore(Store):
             outcome = await self.reconcile()
             if outcome.right or outcome.removed:
                 _logger.info(
-                    "a worker died: %d contents were in no index and are right, %d were removed",
+                    "a worker died or the index was lost: %d contents were in no index and are right, %d were removed",
                     outcome.right,
                     outcome.removed,
                 )
@@ -130,6 +132,15 @@ class CrewStore(Store):
             await super().housekeeping(interval_s)
         finally:
             waiting.cancel()
+
+    async def look_at_usage(self) -> Usage:
+        """Return what the store takes now, whoever changed it last."""
+        ledger = self._open_ledger()
+        assert isinstance(ledger, CrewLedger)
+        return await ledger.look_at_usage()
+
+    def _is_keeper(self) -> bool:
+        return self._keeps_house
 
     def _new_ledger(self, oldest_s: float) -> Ledger:
         return CrewLedger(
