@@ -24,7 +24,7 @@ from regproxy.policy.admin_access import refusal
 from regproxy.stack.answers import answer
 from regproxy.stack.core import Core
 from regproxy.stack.dashboard_document import DiskState, document
-from regproxy.stack.desk import TELL, DeskAwayError
+from regproxy.stack.desk import DeskAwayError
 from regproxy.stack.downloads import Shown, together
 from regproxy.stack.statistics import Statistics
 from regproxy.store.errors import StoreError
@@ -112,7 +112,7 @@ class Dashboard:
 
     async def _document(self, *, names: bool) -> dict[str, object]:
         desk = self._core.desk
-        await desk.others(TELL)
+        await desk.have_told()
         told_elsewhere = await desk.others(_DOWNLOADS)
         self._statistics.look()
         await self._look_at_the_disk()

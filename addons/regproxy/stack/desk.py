@@ -96,6 +96,11 @@ class Desk:
                 raise DeskAwayError
             await asyncio.sleep(_PAUSE_S)
 
+    async def have_told(self) -> None:
+        """Have all workers tell what they have counted, this one too: an answer that is given outlives it."""
+        if self._crew is not None:
+            await asyncio.gather(self._answerers[TELL](None), self.others(TELL))
+
     async def others(self, topic: str, value: object = None) -> list[Any]:
         """Return what the other workers answer; nothing where there are none."""
         return [] if self._crew is None else await self._crew.ask(topic, value)

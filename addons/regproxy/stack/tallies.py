@@ -34,6 +34,7 @@ class Tallies:
         self._told: Counter[_Key] = Counter()
         self._troubles: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._knows_all = True
+        self._tells = False
 
     def share(self, crew: Crew) -> None:
         """Begin to tell and to hear."""
@@ -42,7 +43,7 @@ class Tallies:
         self._recent.is_one_of_many = True
         self._statistics.on_trouble = self._note_trouble
         crew.on_fact("tallies", self._hear)
-        crew.on_question(TELL, self._tell_now)
+        self._core.desk.on_question(TELL, self._tell_now)
         crew.on_question("all tallies", self._all)
 
     async def run(self) -> None:
@@ -53,14 +54,15 @@ class Tallies:
         if not self._knows_all:
             for told in await crew.ask("all tallies", holder=DESK):
                 self._hear_all(told)
-            self._knows_all = True
+        self._knows_all = self._tells = True
+        self._told.update(self._days())  # they come from the file, or from the desk
         while True:
             self.tell()
             await asyncio.sleep(INTERVAL_S)
 
     def tell(self) -> None:
         """Tell what has grown."""
-        if self._crew is None or not self._core.ready:
+        if self._crew is None or not self._tells:
             return
         self._statistics.look()
         grown, troubles = self._grown(), [*self._troubles.values()]
@@ -154,8 +156,10 @@ class Tallies:
     def _hear_all(self, told: Mapping[str, Any]) -> None:
         self._knows_all = True
         self._statistics.go_on_from(History.from_json(told["history"]))
-        self._told.update({key: count for key, count in self._counted() if key[0] == "day"})
         self._hear("", told)
+
+    def _days(self) -> dict[_Key, int]:
+        return {key: count for key, count in self._counted() if key[0] == "day"}
 
     def _note_trouble(self, trouble: Trouble) -> None:
         """Keep what is to be told of an error; one that comes again is one."""

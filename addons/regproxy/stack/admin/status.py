@@ -12,7 +12,6 @@ from regproxy.stack.admin.images import age_s
 from regproxy.stack.admin.ingests import Ingests
 from regproxy.stack.admin.queries import COUNT, NUMBER, TEXT, Json, Schema, array, mapping, nullable, record
 from regproxy.stack.core import Core
-from regproxy.stack.desk import TELL
 from regproxy.stack.recent_requests import RecentRequests
 
 STATUS: Schema = record(
@@ -56,7 +55,7 @@ class Status:
     async def described(self) -> Json:
         """Describe everything. Raises StoreError."""
         workers: list[dict[str, Any]] = [self._worker(), *await self._core.desk.others(_TOPIC)]
-        await self._core.desk.others(TELL)
+        await self._core.desk.have_told()
         began_s = self._core.desk.began_s or self._began_s
         return {
             "version": __version__,
