@@ -125,9 +125,7 @@ class TestCounts:
                 assert got(connection, f"/v2/app/blobs/{digest}") == (200, body)
             for connection in connections.values():
                 wait_until(
-                    lambda connection=connection: (
-                        sample(page(connection, "/metrics"), hits) == before + 2 * WORKERS - 1
-                    ),  # type: ignore[misc]
+                    lambda connection=connection: hits(connection) == before + 2 * WORKERS - 1,  # type: ignore[misc]
                     "the hits of all workers",
                 )
                 text = page(connection, "/metrics")
