@@ -271,6 +271,32 @@ class TestOperators:
                 with connection.getresponse() as response:
                     assert response.read() == body
 
+    def test_an_image_is_imported_by_way_of_all_workers(self, proxy: Proxy, origin: Origin) -> None:
+        """Blobs, manifest and tag come to different workers; no registry is asked, and a pull through each finds it."""
+        name = f"imported{next(_numbers)}"
+        blob, digest = make_blob(20_000)
+        manifest = json.dumps(
+            {
+                "schemaVersion": 2,
+                "mediaType": MANIFEST_TYPE,
+                "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": digest, "size": len(blob)},
+                "layers": [],
+            }
+        ).encode()
+        manifest_digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+        target = f"{ORIGIN}/{name}"
+        with one_connection_each(proxy, WORKERS) as connections:
+            one, two, three = connections.values()
+            size = {"digest": digest, "size_bytes": str(len(blob))}
+            assert ask(one, "PUT", "/content", **size)["received_bytes"] == 0
+            assert ask(two, "PUT", "/content", blob, **size, offset="0")["stored"]
+            ask(three, "PUT", "/manifests", manifest, target=f"{target}@{manifest_digest}", media_type=MANIFEST_TYPE)
+            ask(one, "PUT", "/tags", target=f"{target}:1.2.3", digest=manifest_digest)
+            assert origin.log.count() == 0
+            for connection in (one, two, three):
+                (image,) = ask(connection, "GET", "/images", target=target)["images"]
+                assert image["complete"]
+
     def test_the_desk_passes_on(self, proxy: Proxy) -> None:
         """The worker with the desk is killed while it holds an answer back: the next one answers, and all go on."""
         with one_connection_each(proxy, WORKERS) as connections:

@@ -186,6 +186,12 @@ class Ingest:
         assert self.size_bytes is not None
         return self.size_bytes
 
+    async def begun(self) -> None:
+        """Wait until there is a place for the content, for whoever fills it; raises the reason of a failure."""
+        while self.state is IngestState.WAITING:
+            await self._changed.wait()
+        self._raise_if_failed()
+
     async def released(self, position: int) -> int:
         """Wait until more than `position` bytes may be sent; returns how many may be, counted from offset 0.
 

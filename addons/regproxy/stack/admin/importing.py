@@ -89,7 +89,7 @@ class Imports:
         upload, ingest = self._join_or_begin(digest, size_bytes)
         try:
             async with upload.turn:
-                await ingest.size()
+                await ingest.begun()
                 there_bytes = ingest.contiguous_bytes
                 if piece:
                     _check_place(upload, there_bytes, offset, len(piece))

@@ -11,7 +11,7 @@ from typing import Any
 
 from regproxy.oci.digest import Digest
 from regproxy.store.errors import IngestFailed, StoreError, translated
-from regproxy.store.growing import Home
+from regproxy.store.growing import HOLD_BACK_BYTES, Home
 from regproxy.store.ingest import Ingest, IngestState
 from regproxy.store.intervals import Intervals
 from regproxy.store.layout import Layout
@@ -102,7 +102,8 @@ class CrewIngest(Ingest):
         """
         if self.state not in {IngestState.FILLING, IngestState.VERIFIED}:
             return None
-        self._exposed = True
+        # What is held back as a whole is promised to nobody before it is verified.
+        self._exposed |= self.state is IngestState.VERIFIED or (self.size_bytes or 0) > HOLD_BACK_BYTES
         return {
             "size_bytes": self.size_bytes,
             "arrived_bytes": self.contiguous_bytes,
