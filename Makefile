@@ -1,6 +1,6 @@
 # Every target sets up what it needs; nothing has to be installed before.
 .DEFAULT_GOAL := help
-.PHONY: help serve soak test test-shared test-clients test-container test-setup test-hostile crash golden fuzz screenshot bench check audit sbom lint format lock clean
+.PHONY: help serve soak test test-shared test-workers test-clients test-container test-setup test-hostile crash golden fuzz screenshot bench check audit sbom lint format lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin

@@ -55,7 +55,8 @@ async def test_ages_stay_what_they_were(tmp_path: Path, jump_s: float) -> None:
         assert one.holds(DIGEST)
 
 
-async def test_an_access_from_before_is_not_a_year_old(tmp_path: Path) -> None:
+@pytest.mark.parametrize("jump_s", [YEAR_S, -YEAR_S], ids=["forward", "back"])
+async def test_an_access_from_before_is_not_a_year_off(tmp_path: Path, jump_s: float) -> None:
     """A worker writes what it had noted after another one has moved the index: it is moved, too."""
     clock = Clock()
     with crew_of_stores(tmp_path, 2, clock=clock) as members:
@@ -64,8 +65,8 @@ async def test_an_access_from_before_is_not_a_year_old(tmp_path: Path) -> None:
         await two.look_at_usage()
         with two.open_content(DIGEST) or pytest.fail("not stored"):
             pass
-        clock.ahead_s += YEAR_S
-        await one._open_upkeep().follow_the_clock(YEAR_S)
+        clock.ahead_s += jump_s
+        await one._open_upkeep().follow_the_clock(jump_s)
         await two.evict_inactive()
         assert two.holds(DIGEST)
         assert await age_s(one, clock) == pytest.approx(0, abs=TOLERANCE_S)
