@@ -202,6 +202,8 @@ class TestOperators:
                 assert len(told["requests"]) == WORKERS
                 request_id = told["requests"][-1]["request_id"]
                 assert ask(connection, "GET", "/why", subject=request_id)["request"]["repository"] == name
+            last = ask(first, "GET", "/requests", last=str(WORKERS))["requests"]
+            assert [each["repository"] for each in last] == [name] * WORKERS
             seen: list[str] = []
             for connection in itertools.cycle(connections.values()):
                 told = ask(connection, "GET", "/requests", after=str(newest), wait="2s")

@@ -44,6 +44,12 @@ class RequestsOfAll:
         others = _heard(await self._desk.others(_TOPIC, {"about": [registry, name, reference], "most": most}))
         return sorted([*own, *others], key=lambda each: each.number, reverse=True)[:most] if others else own
 
+    async def last(self, most: int) -> list[Recent]:
+        """Return the last requests, oldest first."""
+        until = self.newest
+        found = await self.about("", "", "", most)
+        return [each for each in reversed(found) if each.number <= until]
+
     async def after(self, number: int, wait_s: float, most: int) -> list[Recent]:
         """Return what came after a number, oldest first; waits for the first of them, so long at most."""
         deadline_s = time.monotonic() + wait_s

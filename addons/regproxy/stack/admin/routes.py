@@ -82,6 +82,7 @@ class Api:
                 answer=_REQUESTS,
                 parameters=(
                     Parameter("after", "count", "number of the last one that is known; without it, from now on"),
+                    Parameter("last", "count", "so many that have ended already, and no waiting"),
                     Parameter("wait", "duration", f"how long to wait for one, at most {LONGEST_WAIT_S:g} s"),
                 ),
             ),
@@ -243,7 +244,11 @@ class Api:
     async def _get_requests(self, query: Query) -> Json:
         after = min(query.count("after", self._recent.newest), self._recent.newest)
         wait_s = min(LONGEST_WAIT_S, query.duration_s("wait") or 0.0)
-        found = await self._recent.after(after, wait_s, MOST_REQUESTS)
+        last = query.count("last", 0)
+        if last:
+            found = await self._recent.last(min(last, MOST_REQUESTS))
+        else:
+            found = await self._recent.after(after, wait_s, MOST_REQUESTS)
         now_s = time.time()
         return {
             "newest": found[-1].number if found else after,
