@@ -130,6 +130,8 @@ class TestCounts:
                 )
                 text = page(connection, "/metrics")
                 assert sample(text, "registry_proxy_active_clients ") == 1
+                assert sample(text, "process_resident_memory_bytes ") > WORKERS * 50_000_000
+                assert sample(text, "process_cpu_seconds_total ") > 0
                 taken = sample(text, r'registry_proxy_cache_bytes\{kind="content"\}')
                 assert taken == ask(connection, "GET", "/status")["cache"]["content_bytes"] < 2 * 200_000 + 1_000_000
 

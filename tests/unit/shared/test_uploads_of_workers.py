@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from obstore.store import MemoryStore
@@ -87,7 +88,7 @@ async def test_what_a_dead_worker_has_left_another_one_writes(tmp_path: Path) ->
         await stop(tasks[1:])
 
 
-async def stop(tasks: list["asyncio.Future[None]"]) -> None:
+async def stop(tasks: Sequence["asyncio.Future[None]"]) -> None:
     for task in tasks:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -26,7 +26,7 @@ class Worker:
     def __init__(self, number: int, hub: Hub, directory: Path) -> None:
         meter = SimpleNamespace(received_bytes=Counter[str](), failures=Counter[tuple[str, ...]]())
         quotas = SimpleNamespace(quotas=list)
-        self.core: Any = SimpleNamespace(
+        core: Any = SimpleNamespace(
             desk=Desk(),
             elsewhere=Elsewhere(),
             ready=True,
@@ -34,13 +34,13 @@ class Worker:
             upstream=SimpleNamespace(meter=meter, quotas=quotas),
             settings=SimpleNamespace(cache_directory=directory),
         )
-        self.meter, self.recent = meter, RecentRequests()
-        self.statistics = Statistics(self.core, lambda: NOON_S)
-        self.tallies = Tallies(self.core, self.statistics, self.recent)
+        self.core, self.meter, self.recent = core, meter, RecentRequests()
+        self.statistics = Statistics(core, lambda: NOON_S)
+        self.tallies = Tallies(core, self.statistics, self.recent)
         self.crew = Crew(Place(number, number == 1, -1, -1, ()))
         self.crew._line.send = lambda message: hub.hear(number, encoded(message))  # type: ignore[method-assign]
         hub.join(number, self.crew._hear)
-        self.core.desk.share(self.crew)
+        core.desk.share(self.crew)
         self.tallies.share(self.crew)
 
     async def begin(self) -> asyncio.Task[None]:
