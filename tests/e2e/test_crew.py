@@ -292,7 +292,7 @@ class TestOperators:
         with one_connection_each(proxy, WORKERS) as connections:
             one, two, three = connections.values()
             size = {"digest": digest, "size_bytes": str(len(blob))}
-            assert ask(one, "PUT", "/content", **size)["received_bytes"] == 0
+            assert ask(one, "PUT", "/content", None, **size)["received_bytes"] == 0
             assert ask(two, "PUT", "/content", blob, **size, offset="0")["stored"]
             ask(three, "PUT", "/manifests", manifest, target=f"{target}@{manifest_digest}", media_type=MANIFEST_TYPE)
             ask(one, "PUT", "/tags", target=f"{target}:1.2.3", digest=manifest_digest)
