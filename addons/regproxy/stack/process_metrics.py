@@ -33,8 +33,7 @@ class WorkerProcessMetrics:
         self._resident.set(resident * _PAGE_BYTES)
         self._open.set(len(os.listdir("/proc/self/fd")))  # noqa: PTH208 - names of numbers
         self._most.set(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        spent = os.times()
-        spent_s = spent.user + spent.system
+        spent_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
         self._seconds.inc(spent_s - self._counted_s)
         self._counted_s = spent_s
 

@@ -109,7 +109,7 @@ class CrewStore(Store):
             outcome = await self.reconcile()
             if outcome.right or outcome.removed:
                 _logger.info(
-                    "a worker died or the index was lost: %d contents were in no index and are right, %d were removed",
+                    "a worker died, or the cache lost rows of its index: %d contents are right, %d were removed",
                     outcome.right,
                     outcome.removed,
                 )
