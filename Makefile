@@ -1,6 +1,6 @@
 # Every target sets up what it needs; nothing has to be installed before.
 .DEFAULT_GOAL := help
-.PHONY: help serve soak test test-shared test-clients test-container test-setup test-hostile crash golden fuzz screenshot bench check audit sbom lint format lock clean
+.PHONY: help serve soak test test-shared test-workers test-clients test-container test-setup test-hostile crash golden fuzz screenshot bench check audit sbom lint format lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -12,6 +12,7 @@ CONTAINER_PROGRAMS := avahi-daemon:avahi-daemon avahi-publish:avahi-utils builda
 	podman-compose:podman-compose runc:runc /usr/lib/podman/netavark:netavark /usr/lib/podman/aardvark-dns:aardvark-dns \
 	systemd-analyze:systemd
 SHELL_SCRIPTS := entrypoint.sh .ci/run $(wildcard scripts/* docs/deploy/*/*.sh config/kubernetes/*/*/*.sh)
+LAB_WORKERS ?= 2
 SOAK_MINUTES := 10
 # The real clients that need root: program:Debian package.
 CLIENT_PROGRAMS := buildah:buildah ctr:containerd debootstrap:debootstrap dockerd:docker.io podman:podman runc:runc
@@ -45,6 +46,11 @@ test-shared: ## Test proxies that share a bucket, also what make test leaves out
 	-@scripts/test-packages containerd:containerd runc:runc
 	@$(BIN)/python -m pytest -m "slow or not slow" --timeout=600 tests/unit/shared tests/e2e/test_shared_store.py \
 		tests/e2e/test_shared_operations.py tests/e2e/test_rolling_update.py tests/e2e/clients/test_replicas.py $(ARGS)
+
+test-workers: ## Run the end-to-end tests with LAB_WORKERS=2 processes for each proxy
+	@scripts/bootstrap dev
+	@scripts/test-packages
+	@LAB_WORKERS=$(LAB_WORKERS) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal --timeout=180 tests/e2e $(ARGS)
 
 test-container: ## Build the image and run it and the recipes of docs/deploy, as root; elsewhere it says why not
 	@scripts/bootstrap dev

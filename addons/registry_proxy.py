@@ -64,6 +64,7 @@ from regproxy.stack.recent_requests import RecentRequests
 from regproxy.stack.setup_responder import SetupResponder
 from regproxy.stack.startup import Startup
 from regproxy.stack.statistics import Statistics
+from regproxy.stack.tallies import Tallies
 from regproxy.stack.token_requests import TokenRequests
 from regproxy.stack.upstream_route import UpstreamRoute
 from regproxy.stack.warm_reads import WarmReads
@@ -80,6 +81,7 @@ _ping = RegistryPing(_core)
 _metrics = Metrics(_core, _certificates)
 _statistics = Statistics(_core)
 _recent = RecentRequests()
+_tallies = Tallies(_core, _statistics, _recent)
 _drilling = Drilling(_core)
 _log = AccessLog(_core, [_metrics.count, _statistics.count, _recent.note, Pulls(_core).note, _drilling.count])
 _admin = AdminDoor(_core, _recent)
@@ -87,7 +89,7 @@ _warm_reads = WarmReads(_core, _interception, _ping, _manifests, _blobs, log=_lo
 _front_door = FrontDoor()
 
 addons = [
-    Startup(_core, _certificates, _sender, _front_door, _warm_reads, _metrics),
+    Startup(_core, _certificates, _sender, _front_door, _warm_reads, (_metrics, _tallies)),
     _front_door,
     _certificates,
     _sender,

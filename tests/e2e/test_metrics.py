@@ -143,7 +143,11 @@ def test_processes_count_together(start_proxy: StartProxy, start_origin: StartOr
     origin = start_origin("origin.lab.test")
     origin.serve("/v2/a/b/manifests/1", manifest(b'{"schemaVersion":2}'))
     shared = tmp_path / "shared"
-    first, second = (start_proxy({"PROMETHEUS_MULTIPROC_DIR": str(shared)}) for _ in range(2))
+    first, second = (
+        # Proxies of one process each: workers of one proxy know each other's clients.
+        start_proxy({"PROMETHEUS_MULTIPROC_DIR": str(shared), "WORKERS": "1"})
+        for _ in range(2)
+    )
     for proxy, times in ((first, 2), (second, 3)):
         for _ in range(times):
             assert proxy.client().get(f"https://{origin.name}/v2/a/b/manifests/1", ACCEPT).status == 200

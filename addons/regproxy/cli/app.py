@@ -144,8 +144,7 @@ def tail(
 ) -> None:
     """Show requests as they end; with --json one a line."""
     api, console = api_of(context), console_of()
-    told = api.ask("GET", "/requests")
-    told = api.ask("GET", "/requests", after=str(max(0, told["newest"] - lines)))
+    told = api.ask("GET", "/requests", last=str(lines))
     while True:
         for request in told["requests"]:
             if as_json:

@@ -1,6 +1,6 @@
 """Answers of the API as people read them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -63,6 +63,7 @@ def status(told: Mapping[str, Any]) -> RenderableType:
         _pairs(
             version=told["version"],
             up=age(told["uptime_s"]),
+            **_workers(told["workers"]),
             cache=f"{size(cache['used_bytes'])} of {size(cache['cap_bytes'])} in {cache['directory']}",
             oldest_use=age(cache["oldest_use_age_s"]),
             **_shared_store(told["shared_store"]),
@@ -97,6 +98,18 @@ def _shared_store(told: Mapping[str, Any] | None) -> dict[str, str]:
     state = "answers" if told["reading"] and told["writing"] else "takes nothing" if told["reading"] else "no answer"
     more = f"{told['reads']['found']} read ({size(told['read_bytes'])}), {told['waiting']} to be written"
     return {"shared_store": f"{told['url']}: {state}, {more}"}
+
+
+def _workers(workers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Name the processes, if there are several."""
+    if len(workers) < 2:
+        return {}
+    named = (
+        f"{each['number']} (process {each['pid']}, up {age(each['uptime_s'])}, {each['requests']} requests, "
+        f"{size(each['memory_bytes'])})"
+        for each in workers
+    )
+    return {"workers": ", ".join(named)}
 
 
 def images(told: Mapping[str, Any]) -> RenderableType:

@@ -42,18 +42,19 @@ class ConnectionCount:
 
     def begin(self, client_ip: str) -> bytes | None:
         """Count a new connection; or return what to answer in its place."""
-        per_client, total = self._limits.per_client, self._limits.total
+        per_client = self._limits.per_client
         refused = None
-        if per_client and self._open[client_ip] >= per_client:
+        if per_client and self._of_client(client_ip) >= per_client:
             refused = TOO_MANY_OF_YOURS
-        elif total and self._total >= total:
+        elif self._is_full():
             refused = TOO_MANY
         if refused is None:
             self._open[client_ip] += 1
             self._total += 1
+            self._changed(client_ip)
             return None
         if not self._refused[client_ip]:
-            logger.warning("%s has %d connections and gets no more", client_ip, self._open[client_ip])
+            logger.warning("%s has %d connections and gets no more", client_ip, self._of_client(client_ip))
         self._refused[client_ip] += 1
         return refused
 
@@ -61,11 +62,23 @@ class ConnectionCount:
         """Forget a connection that was counted."""
         self._total -= 1
         self._open[client_ip] -= 1
+        self._changed(client_ip)
         if self._open[client_ip] <= 0:
             del self._open[client_ip]
             refused = self._refused.pop(client_ip, 0)
             if refused:
                 logger.warning("%s was refused %d connections and has none left", client_ip, refused)
+
+    # What is another thing where several workers count together (connection_tables).
+
+    def _of_client(self, client_ip: str) -> int:
+        return self._open[client_ip]
+
+    def _is_full(self) -> bool:
+        return bool(self._limits.total) and self._total >= self._limits.total
+
+    def _changed(self, client_ip: str) -> None:
+        """Note that a client has one more or one less."""
 
     def __len__(self) -> int:
         return self._total

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,7 +17,11 @@ logger = logging.getLogger(__name__)
 PLACE_VARIABLE = "REGISTRY_PROXY_WORKER"
 """Where the supervisor tells a worker its place: number, whether it is the first, and the descriptors it inherits."""
 
+MOST_ANSWERED_BYTES = 512 * 1024
+"""A longer answer is none: whoever answers keeps it short. The supervisor takes messages of 1 MiB."""
+
 type Heard = Callable[[str, Any], None]
+type Answerer = Callable[[Any], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +35,13 @@ class Place:
     channel_fd: int
     board_fd: int
     listening_fds: tuple[int, ...]
+    began_s: float = 0.0
+    """When the first of all was started, on the machine's monotonic clock."""
 
     def to_text(self) -> str:
         """Return the value of the variable."""
-        return json.dumps([self.number, self.is_first, self.channel_fd, self.board_fd, self.listening_fds])
+        told = [self.number, self.is_first, self.channel_fd, self.board_fd, self.listening_fds, self.began_s]
+        return json.dumps(told)
 
     @classmethod
     def of_environment(cls, environ: Mapping[str, str]) -> Self | None:
@@ -42,8 +49,8 @@ class Place:
         text = environ.get(PLACE_VARIABLE)
         if text is None:
             return None
-        number, is_first, channel_fd, board_fd, listening_fds = json.loads(text)
-        return cls(number, is_first, channel_fd, board_fd, tuple(listening_fds))
+        number, is_first, channel_fd, board_fd, listening_fds, began_s = json.loads(text)
+        return cls(number, is_first, channel_fd, board_fd, tuple(listening_fds), began_s)
 
 
 class Claim:
@@ -107,6 +114,9 @@ class Crew:
         self._numbers = 0
         self._heard: dict[str, Heard] = {}
         self._gone: list[Callable[[], None]] = []
+        self._answerers: dict[str, Answerer] = {}
+        self._questions: dict[int, _Question] = {}
+        self._answering: set[asyncio.Task[None]] = set()
         self._line = _Line(self._hear)
 
     def open(self) -> None:
@@ -143,6 +153,39 @@ class Crew:
         """Have it heard when another worker has died."""
         self._gone.append(heard)
 
+    async def ask(self, topic: str, value: object = None, *, holder: str | None = None) -> list[Any]:
+        """Return the answers of all others who know the topic, or of the one that holds a claim, if it is another.
+
+        Nobody waits for the dead: the answers of those who live are all. What they have told before is heard by then.
+        """
+        self._numbers += 1
+        question = self._questions[self._numbers] = _Question()
+        self._line.send({"do": "ask", "number": self._numbers, "topic": topic, "value": value, "holder": holder})
+        number = self._numbers
+        try:
+            await question.over.wait()
+        finally:
+            del self._questions[number]
+        return [each for each in question.answers if each is not None]
+
+    def on_question(self, topic: str, answerer: Answerer) -> None:
+        """Have the others' questions of a topic answered, as JSON has it; None is no answer."""
+        self._answerers[topic] = answerer
+
+    async def _answer(self, message: Mapping[str, Any]) -> None:
+        answer: Any = None
+        try:
+            answerer = self._answerers.get(message["topic"])
+            if answerer is not None:
+                answer = await answerer(message["value"])
+        except Exception:
+            logger.exception("a question of another worker could not be answered: %s", message["topic"])
+        told = {"do": "answer", "asker": message["asker"], "number": message["number"], "value": answer}
+        if len(encoded(told)) > MOST_ANSWERED_BYTES:
+            logger.warning("the answer to another worker is too long: %s", message["topic"])
+            told["value"] = None
+        self._line.send(told)
+
     def _forget(self, number: int) -> None:
         self._claims.pop(number, None)
 
@@ -156,10 +199,30 @@ class Crew:
             case "gone":
                 for each in self._gone:
                     each()
+            case "asked":
+                task = asyncio.get_running_loop().create_task(self._answer(message), name="answer another worker")
+                self._answering.add(task)
+                task.add_done_callback(self._answering.discard)
             case _:
-                claim = self._claims.get(message["number"])
-                if claim is not None:
-                    claim.hear(message)
+                is_answer = message["do"] in {"answer", "answered"}
+                mine: Mapping[int, Claim | _Question] = self._questions if is_answer else self._claims
+                concerned = mine.get(message["number"])
+                if concerned is not None:
+                    concerned.hear(message)
+
+
+class _Question:
+    """What has been answered."""
+
+    def __init__(self) -> None:
+        self.answers: list[Any] = []
+        self.over = asyncio.Event()
+
+    def hear(self, message: Mapping[str, Any]) -> None:
+        if message["do"] == "answer":
+            self.answers.append(message["value"])
+        else:
+            self.over.set()
 
 
 class _Line(asyncio.Protocol):

@@ -10,22 +10,24 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from regproxy.engine.board import (
+    EPOCH_OFFSET,
+    SECRET_BYTES,
+    SECRET_OFFSET,
+    TABLE_WORDS,
+    WORD_BYTES,
+    board_bytes,
+    table_offset,
+)
 from regproxy.engine.crew import PLACE_VARIABLE, Place
 from regproxy.engine.hub import Hub
 from regproxy.engine.metrics_directory import VARIABLE as METRICS_VARIABLE
 from regproxy.engine.metrics_directory import forget_moment, make_directory, remove_directory
-
-BOARD_BYTES = 8 * (64 * 1024 + 64)
-"""64 words for what is about all, and as many as there are hashes of keys (`store.stamps`)."""
-
-SECRET_OFFSET, SECRET_BYTES = 64, 64
-"""A key by which workers name to one another what must not be said."""
-
-EPOCH_OFFSET = 0
-"""The word that every worker's memory is measured by: when it changes, nothing that is remembered counts."""
 
 STOP_LIMIT_S = 4.0
 """How long workers may take to end after TERM; then they are killed, as the proxy promises to end within 5 s."""
@@ -70,15 +72,15 @@ class Supervisor:
         self._serves = asyncio.Event()
         self._stopping = asyncio.Event()
         self._running: dict[int, asyncio.subprocess.Process] = {}
-        self._metrics = make_directory(f"registry-proxy-{orders.port}")
+        self._metrics: Path | None = None
+        """The folder for metrics that is removed at the end."""
         self._environment = dict(os.environ)
-        if self._metrics is not None:
-            self._environment[METRICS_VARIABLE] = str(self._metrics)
+        self._began_s = time.monotonic()
         self._has_spoken: set[int] = set()
         """Workers that have come so far as to open the cache."""
         self._failed = False
         self._board = os.memfd_create("registry-proxy-workers")
-        os.ftruncate(self._board, BOARD_BYTES)
+        os.ftruncate(self._board, board_bytes(orders.workers))
         os.pwrite(self._board, os.urandom(SECRET_BYTES), SECRET_OFFSET)
         self._change_epoch()
 
@@ -96,6 +98,7 @@ class Supervisor:
             _say(f"error: cannot listen on {self._orders.host or '*'}:{self._orders.port}: {error.strerror or error}")
             return 1
         listening = tuple(each.fileno() for each in server.sockets)
+        self._make_metrics_directory()  # not before: until now the port may have been another proxy's
         keepers = [loop.create_task(self._keep(1, listening))]
         if await self._first_serves():
             keepers += [loop.create_task(self._keep(each, listening)) for each in range(2, self._orders.workers + 1)]
@@ -105,6 +108,16 @@ class Supervisor:
         if self._metrics is not None:
             remove_directory(self._metrics)
         return 1 if self._failed else 0
+
+    def _make_metrics_directory(self) -> None:
+        """Give the workers a place to count together, unless the operator has."""
+        if self._environment.get(METRICS_VARIABLE):
+            return
+        self._metrics = make_directory(f"registry-proxy-{self._orders.host or 'all'}-{self._orders.port}")
+        if self._metrics is None:
+            _say("there is no folder for metrics that several processes count: each worker tells its own")
+        else:
+            self._environment[METRICS_VARIABLE] = str(self._metrics)
 
     async def _end(self, keepers: Iterable[asyncio.Task[None]]) -> None:
         """End all workers."""
@@ -150,7 +163,9 @@ class Supervisor:
     async def _live(self, number: int, listening: tuple[int, ...]) -> int:
         """Run one worker to its end and return its code; what it had is given to the others by then."""
         ours, its = socket.socketpair()
-        place = Place(number, number == 1 and not self._serves.is_set(), its.fileno(), self._board, listening)
+        place = Place(
+            number, number == 1 and not self._serves.is_set(), its.fileno(), self._board, listening, self._began_s
+        )
         process = await asyncio.create_subprocess_exec(
             *self._orders.command,
             stdin=asyncio.subprocess.DEVNULL,
@@ -175,6 +190,7 @@ class Supervisor:
             self._has_spoken.discard(number)
             if self._metrics is not None:
                 forget_moment(self._metrics, process.pid)
+            os.pwrite(self._board, bytes(WORD_BYTES * TABLE_WORDS), table_offset(number))
             self._hub.leave(number)
 
     async def _hear(self, number: int, channel: socket.socket, process: asyncio.subprocess.Process) -> None:

@@ -6,6 +6,7 @@ not fetched it from the proxy may have it by another way. So this is a list to l
 
 import json
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 MOST_CLIENTS = 10_000
@@ -27,12 +28,16 @@ class CaClients:
         self._clients: OrderedDict[str, _Client] = OrderedDict()
         self.changed = False
         """Whether there is something that has not been written down; the reader of `to_json` resets it."""
+        self.on_change: Callable[[str, tuple[bool, list[str]]], None] = lambda _address, _row: None
+        """Called with a client and what is known of it now: whether it pulls, and what it has fetched."""
 
     def connected(self, address: str) -> None:
         """Take note that this client trusts, or should trust, our CA."""
         client = self._clients.get(address)
         if client is None or not client.pulls:
-            self._client(address).pulls = self.changed = True
+            client = self._client(address)
+            client.pulls = self.changed = True
+            self.on_change(address, (client.pulls, client.fetched))
 
     def fetched(self, address: str, fingerprints: tuple[str, ...]) -> None:
         """Take note of the CAs that this client was given; earlier ones are of no interest any more."""
@@ -40,6 +45,14 @@ class CaClients:
         if client.fetched != list(fingerprints):
             client.fetched = list(fingerprints)
             self.changed = True
+            self.on_change(address, (client.pulls, client.fetched))
+
+    def hear(self, address: str, row: tuple[bool, list[str]]) -> None:
+        """Take over what another process has noted of a client."""
+        client = self._client(address)
+        pulls, fetched = row
+        client.pulls, client.fetched = client.pulls or pulls, list(fetched)
+        self.changed = True
 
     def without(self, fingerprint: str) -> tuple[str, ...]:
         """Return the clients that pull and have not fetched this CA, in the order of their addresses' texts."""

@@ -33,6 +33,8 @@ class Drill:
     clients: tuple[Network, ...]
     until_s: float
     """Unix time."""
+    began_s: float = 0.0
+    """Unix time; tells it from the registry's other drills."""
     served: int = 0
     failed: int = 0
     failures: OrderedDict[Failure, int] = field(default_factory=OrderedDict)
@@ -49,16 +51,28 @@ class Drills:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._drills: dict[Registry, Drill] = {}
+        self.on_change: Callable[[Drill], None] = lambda _: None
+        """Called with what has begun or ended here."""
 
     def begin(self, drill: Drill) -> None:
         """Begin one in the place of the registry's last."""
         self._drills[drill.registry] = drill
+        self.on_change(drill)
+
+    def hear(self, told: Drill) -> None:
+        """Take over what has begun or ended at another worker; what came of it here stays."""
+        known = self._drills.get(told.registry)
+        if known is not None and known.began_s == told.began_s:
+            known.until_s = told.until_s
+        else:
+            self._drills[told.registry] = told
 
     def end(self, registry: Registry) -> Drill | None:
         """End a registry's drill; what came of it stays."""
         drill = self._drills.get(registry)
         if drill is not None:
             drill.until_s = min(drill.until_s, self._clock())
+            self.on_change(drill)
         return drill
 
     def all(self) -> list[Drill]:

@@ -35,6 +35,8 @@ class Link:
         self._is_said = False
         self.failures = 0
         """Requests without an answer, or with one that is an error."""
+        self.on_failed: Callable[[str], None] = lambda _: None
+        """Called when it begins to fail, with the reason."""
 
     @property
     def is_up(self) -> bool:
@@ -67,6 +69,13 @@ class Link:
             self._is_said = now_s - self._said_at_s > _SAID_S
             self._said_at_s = now_s if self._is_said else self._said_at_s
             _logger.log(logging.WARNING if self._is_said else logging.DEBUG, "%s: %s", self._fails, reason)
+            self.on_failed(reason)
+
+    def hear_failed(self, reason: str) -> None:
+        """Take over a failure that another process has noted, and said."""
+        if self.is_up:
+            self._said_at_s, self._is_said = time.monotonic(), False
+            self._circuit = breaker.unanswered(self._circuit, reason, self._said_at_s, is_probe=False)
 
     async def keep_looking(self) -> None:
         """Probe while it does not answer, until cancelled."""

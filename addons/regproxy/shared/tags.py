@@ -75,7 +75,9 @@ class SharedTags:
         self._before_telling = before_telling
         self._holder = secrets.token_hex(8)
         self._turns: dict[TagKey, CheckTurn] = {}
-        self._forgotten_at_s: OrderedDict[tuple[str, str, str], float] = OrderedDict()
+        self._forgotten_at_s: OrderedDict[tuple[str, ...], float] = OrderedDict()
+        self.on_forgotten: Callable[[str, str, str, float], None] = lambda _registry, _name, _tag, _at_s: None
+        """Called with a tag that is forgotten, and when (Unix time)."""
 
     async def newer(self, key: TagKey, own: TagRecord | None) -> TagRecord | None:
         """Return another replica's record if it is newer than the own one, else that."""
@@ -122,15 +124,21 @@ class SharedTags:
 
     async def forget(self, registry: str, name: str, tag: str) -> bool:
         """Forget a tag, for all kinds of clients: it was pushed, deleted, or is gone. Whether the others know."""
-        self._forgotten_at_s[registry, name, tag] = time.time()
-        self._forgotten_at_s.move_to_end((registry, name, tag))
-        if len(self._forgotten_at_s) > _MOST_FORGOTTEN:
-            self._forgotten_at_s.popitem(last=False)
+        at_s = time.time()
+        self.hear_forgotten((registry, name, tag), at_s)
+        self.on_forgotten(registry, name, tag, at_s)
         with suppress(BucketDown, TimeoutError):
             async with asyncio.timeout(FORGET_LIMIT_S):
                 await self._records.remove(await self._records.below(tag_prefix(registry, name, tag)))
                 return True
         return False
+
+    def hear_forgotten(self, tag: tuple[str, ...], at_s: float) -> None:
+        """Believe no record of a tag that is older than this Unix time."""
+        self._forgotten_at_s[tag] = at_s
+        self._forgotten_at_s.move_to_end(tag)
+        if len(self._forgotten_at_s) > _MOST_FORGOTTEN:
+            self._forgotten_at_s.popitem(last=False)
 
     async def _wait_for_turn(self, key: TagKey, own: TagRecord | None, lifetime_s: float) -> CheckTurn:
         give_up_s, newest = time.monotonic() + WAIT_LIMIT_S, own

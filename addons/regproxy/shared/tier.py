@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from regproxy.oci.digest import Digest
@@ -20,6 +20,7 @@ from regproxy.shared.sealed import SealedRecords
 from regproxy.shared.tags import SharedTags
 from regproxy.shared.uploads import Uploads
 from regproxy.store.content import Store
+from regproxy.store.crew.sharing import Claim
 
 PURGE_LIMIT_S = 20.0
 """For one content, with the end of an upload that is under way."""
@@ -34,7 +35,15 @@ class TierError(Exception):
 class SharedTier:
     """A bucket behind an open store."""
 
-    def __init__(self, store: Store, bucket: Bucket, seal: Seal, name: str, access_ttl_s: float) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - what it stands between
+        self,
+        store: Store,
+        bucket: Bucket,
+        seal: Seal,
+        name: str,
+        access_ttl_s: float,
+        claim: Callable[[str], Claim] | None = None,
+    ) -> None:
         self.store = store
         self.reading = Link(
             f"the shared store {name} gives no answer, pulls go on without it",
@@ -51,13 +60,22 @@ class SharedTier:
         self.access = SharedAccess(store, records, self._errands, access_ttl_s)
         self.tags = SharedTags(store, records, self._errands, self._before_telling)
         self.content = SharedContent(store, bucket, self.reading, records, self.access, self._errands)
-        self.uploads = Uploads(store, bucket, self.reading, self.writing, records, self.access, self.content)
+        self.uploads = Uploads(store, bucket, self.reading, self.writing, records, self.access, self.content, claim)
 
     @classmethod
-    def open(
-        cls, store: Store, address: BucketAddress, key: str, access_ttl_s: float, ca_file: Path | None
+    def open(  # noqa: PLR0913, PLR0917 - what it stands between
+        cls,
+        store: Store,
+        address: BucketAddress,
+        key: str,
+        access_ttl_s: float,
+        ca_file: Path | None,
+        claim: Callable[[str], Claim] | None = None,
     ) -> "SharedTier":
-        """Set it up; the bucket is not asked for anything. Blocks for 40 ms. Raises TierError."""
+        """Set it up; the bucket is not asked for anything. Blocks for 40 ms. Raises TierError.
+
+        With `claim` other workers of this proxy use it, too: what one of them claims it does alone.
+        """
         try:
             secret = key or secret_access_key(os.environ)
             bucket = Bucket.open(address, ca_file, file_credentials(os.environ))
@@ -68,7 +86,7 @@ class SharedTier:
                 f"STORE_URL={address}: STORE_KEY is not set, and there is no lasting AWS_SECRET_ACCESS_KEY to take its "
                 "place: set STORE_KEY to the same random text at all replicas (`openssl rand -hex 32`)"
             )
-        tier = cls(store, bucket, Seal.of_secret(secret), str(address), access_ttl_s)
+        tier = cls(store, bucket, Seal.of_secret(secret), str(address), access_ttl_s, claim)
         try:
             tier.uploads.open()
         except OSError as error:

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from regproxy.oci.digest import Digest
@@ -23,6 +23,7 @@ from regproxy.shared.paths import about_path, content_path
 from regproxy.shared.records import PIECE_BYTES, About, sum_of
 from regproxy.shared.sealed import RECORD_LIMIT_S, SealedRecords
 from regproxy.store.content import Store
+from regproxy.store.crew.sharing import Claim
 from regproxy.store.errors import StoreError
 from regproxy.store.stored_content import StoredContent
 
@@ -55,7 +56,10 @@ class Uploads:
         records: SealedRecords,
         access: SharedAccess,
         content: SharedContent,
+        claim: Callable[[str], Claim] | None = None,
     ) -> None:
+        self._claim = claim
+        self._takes_up = claim is None
         self._store, self._bucket, self._records = store, bucket, records
         self._reading, self._writing = reading, writing
         self._access, self._content = access, content
@@ -72,13 +76,28 @@ class Uploads:
         return len(self._waiting) + len(self._active)
 
     def open(self) -> None:
-        """Take up what an earlier run did not finish. Blocks; raises OSError."""
+        """Take up what an earlier run did not finish; of several workers, one does. Blocks; raises OSError."""
         self._directory.mkdir(mode=0o700, exist_ok=True)
+        if self._takes_up:
+            self._take_up()
+
+    def take_up_later(self) -> None:
+        """Take up what a worker has left that has died, if it is this one that does."""
+        if self._takes_up:
+            with contextlib.suppress(OSError):
+                self._take_up()
+            self._added.set()
+
+    def _take_up(self) -> None:
         for path in sorted(self._directory.iterdir()):
             try:
-                self._waiting[Digest.parse(path.name.replace("-", ":", 1))] = path.read_text()
+                digest = Digest.parse(path.name.replace("-", ":", 1))
+                if digest not in self._active:
+                    self._waiting.setdefault(digest, path.read_text())
+            except FileNotFoundError:
+                continue  # another worker has just written it
             except ValueError:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def add(self, digest: Digest, media_type: str) -> None:
         """Write a content that was stored; empty is the media type of a blob."""
@@ -93,8 +112,33 @@ class Uploads:
     async def run(self) -> None:
         """Write what waits, two at a time."""
         async with asyncio.TaskGroup() as workers:
+            workers.create_task(self._wait_to_take_up())
             for _ in range(_AT_ONCE):
                 workers.create_task(self._work())
+
+    async def _wait_to_take_up(self) -> None:
+        """Be the one that takes up what others leave, when nobody else is."""
+        if self._claim is None:
+            return
+        claim = self._claim("uploads that are left")
+        while not claim.is_granted:
+            await claim.next_word()
+        self._takes_up = True
+        self.take_up_later()
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, digest: Digest) -> AsyncIterator[None]:
+        """Wait until no other worker of this proxy writes a content."""
+        if self._claim is None:
+            yield
+            return
+        claim = self._claim(f"upload {digest}")
+        try:
+            while not claim.is_granted and not claim.is_over:
+                await claim.next_word()
+            yield
+        finally:
+            claim.release()
 
     async def _work(self) -> None:
         while True:
@@ -130,7 +174,8 @@ class Uploads:
         media_type = self._waiting.pop(digest)
         ended = self._active[digest] = asyncio.Event()
         try:
-            await self._write(digest, media_type)
+            async with self._alone(digest):
+                await self._write(digest, media_type)
         except (BucketDown, ConditionFailed, _InDoubt):
             self._try_later(digest, media_type)
         except (_Damaged, StoreError, OSError) as error:

@@ -16,6 +16,7 @@ from regproxy.engine.bodies import FileBody, attach
 from regproxy.engine.http_layer import Door, door
 from regproxy.policy.admin_access import refusal
 from regproxy.stack.admin.openapi import openapi
+from regproxy.stack.admin.passing_on import PassingOn
 from regproxy.stack.admin.pinning import keep_renewing
 from regproxy.stack.admin.queries import LARGEST_BODY_BYTES, Json, RequestError, Route
 from regproxy.stack.admin.readiness import keep_looking
@@ -40,6 +41,7 @@ class AdminDoor:
     def __init__(self, core: Core, recent: RecentRequests) -> None:
         self._core = core
         self._api = Api(core, recent)
+        self._passing_on = PassingOn(core.desk, self._api.routes)
         self._document = openapi(self._api.routes, PREFIX)
 
     @property
@@ -101,7 +103,7 @@ class AdminDoor:
 
     async def _answer(self, flow: http.HTTPFlow, body: bytes) -> Json | StoredContent:
         route = self._route(flow.request)
-        return await route.handler(route.read(flow.request.path.partition("?")[2], body))
+        return await self._passing_on.answer(route, flow.request.path.partition("?")[2], body)
 
     def _route(self, request: http.Request) -> Route:
         path = request.path.partition("?")[0].removeprefix(PREFIX)

@@ -29,15 +29,23 @@ class Busiest:
 
     def count(self, registry: Registry, name: str, served_bytes: int, *, hit: bool) -> None:
         """Count one read."""
+        self.add(registry, name, Reads(1, int(hit), served_bytes))
+
+    def add(self, registry: Registry, name: str, more: Reads) -> None:
+        """Add reads that were counted."""
         key = registry, name
         reads = self._reads.get(key)
         if reads is None:
             if len(self._reads) >= self._most:
                 self._reads = dict(self._ranked()[: self._most // 2])
             reads = self._reads[key] = Reads()
-        reads.requests += 1
-        reads.hits += hit
-        reads.served_bytes += served_bytes
+        reads.requests += more.requests
+        reads.hits += more.hits
+        reads.served_bytes += more.served_bytes
+
+    def all(self) -> list[tuple[Registry, str, Reads]]:
+        """Return all that are remembered."""
+        return [(registry, name, reads) for (registry, name), reads in self._reads.items()]
 
     def clear(self) -> None:
         """Begin anew."""

@@ -7,6 +7,7 @@ decided again every hour, and within a minute when a file has changed.
 import asyncio
 import datetime as dt
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from regproxy.engine.authority import AuthorityError
@@ -15,7 +16,9 @@ from regproxy.engine.name_constraints import UnlimitedPatternError, hosts_outsid
 from regproxy.engine.rotation import Authorities, AuthorityFiles, RotationPlan, fingerprint, open_authorities
 from regproxy.policy.ca_clients import CaClients
 from regproxy.settings import Settings
+from regproxy.stack.desk import Desk
 from regproxy.store import ca_clients
+from regproxy.store.crew.sharing import LockFile
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +59,10 @@ class Ca:
 class CaWatch:
     """Opens the CAs and looks after them."""
 
-    def __init__(self, settings: Settings, certificates: Certificates) -> None:
+    def __init__(
+        self, settings: Settings, certificates: Certificates, desk: Desk | None = None, lock: LockFile | None = None
+    ) -> None:
+        self._desk, self._lock = desk or Desk(), lock
         self._settings = settings
         self._certificates = certificates
         self._clients_file = settings.cache_directory / CLIENTS_FILE
@@ -68,7 +74,9 @@ class CaWatch:
     def open(self, now: dt.datetime) -> Ca:
         """Return the CAs, made if there is none, and sign with them from now on. Raises AuthorityError."""
         self._plan = rotation_plan(self._settings)
-        self.ca = Ca(open_authorities(self._plan, now), CaClients.from_json(ca_clients.read(self._clients_file)))
+        with self._alone():
+            authorities = open_authorities(self._plan, now)
+        self.ca = Ca(authorities, CaClients.from_json(ca_clients.read(self._clients_file)))
         self._take(self.ca.authorities)
         return self.ca
 
@@ -95,7 +103,7 @@ class CaWatch:
         """Name in the log who lacks the CA that will sign next."""
         following = self.ca.authorities.following
         missing = self.ca.clients_without_newest()
-        if following is None or not missing:
+        if following is None or not missing or not self._desk.is_here:
             return
         shown = " ".join(missing[:SHOWN_CLIENTS]) + (" ..." if len(missing) > SHOWN_CLIENTS else "")
         logger.warning(
@@ -107,7 +115,7 @@ class CaWatch:
 
     def write_clients(self) -> None:
         """Write down what is new about clients; without a place for it they are counted anew after a restart."""
-        if not self.ca.clients.changed:
+        if not self.ca.clients.changed or not self._desk.is_here:
             return
         self.ca.clients.changed = False
         try:
@@ -120,9 +128,14 @@ class CaWatch:
         if not self._plan.files.exist():
             return f"{self._plan.files.certificate} or its key is gone"
         try:
-            return open_authorities(self._plan, now)
+            with self._alone():
+                return open_authorities(self._plan, now)
         except AuthorityError as error:
             return str(error)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Keep other workers away from the files: one of them makes a CA, the others find it."""
+        return nullcontext() if self._lock is None else self._lock.alone()
 
     def _take_up(self, found: Authorities | str) -> None:
         if isinstance(found, Authorities):
@@ -164,7 +177,7 @@ class CaWatch:
     def _tell(self, lines: tuple[str, ...]) -> None:
         """Say what was not said the last time."""
         for line in lines:
-            if line not in self._told:
+            if line not in self._told and self._desk.is_here:
                 logger.warning("%s", line)
         self._told = lines
 

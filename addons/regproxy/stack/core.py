@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 
 from regproxy.engine.drain import Drain
 from regproxy.engine.nameservers import lookup_at
@@ -19,7 +20,9 @@ from regproxy.stack.access import AccessControl
 from regproxy.stack.ca import Ca
 from regproxy.stack.client_identities import ClientIdentities
 from regproxy.stack.credentials import credential_source, intercepting
+from regproxy.stack.desk import Desk
 from regproxy.stack.downloads import Downloads
+from regproxy.stack.elsewhere import Elsewhere
 from regproxy.stack.not_found import NotFound
 from regproxy.stack.turns import Turns
 from regproxy.store.content import Store
@@ -43,6 +46,8 @@ class Core:
         self._identities: ClientIdentities | None = None
         self._access: AccessControl | None = None
         self._store_failed = False
+        self.on_store_state: Callable[[bool], None] = lambda _: None
+        """Called when the store begins to fail (True) and when it works again."""
         self.shared: SharedTier | None = None
         """The bucket behind the store, if there is one."""
         self.accepted_logins = AcceptedLogins()
@@ -59,6 +64,10 @@ class Core:
         """For which clients registries are said to be away."""
         self.drain: Drain | None = None
         """How this process ends, once it serves."""
+        self.desk = Desk()
+        """Where operators are answered, for all workers."""
+        self.elsewhere = Elsewhere()
+        """What other workers have counted."""
         self.turns = Turns()
         """Who asks, where several workers want to know the same."""
         self.lookup: Lookup = system_lookup
@@ -142,11 +151,18 @@ class Core:
     def store_failed(self, error: StoreError | OSError) -> None:
         """Say once, loudly, that the store does not work; the pulls go on without it."""
         level = logging.DEBUG if self._store_failed else logging.ERROR
-        self._store_failed = True
+        if not self._store_failed:
+            self._store_failed = True
+            self.on_store_state(True)
         logger.log(level, "the cache does not work, pulls go on without it: %s", error)
 
     def store_worked(self) -> None:
         """Say once that the store works again."""
         if self._store_failed:
             self._store_failed = False
+            self.on_store_state(False)
             logger.warning("the cache works again")
+
+    def hear_store_state(self, *, fails: bool) -> None:
+        """Take over what another worker has said of the store."""
+        self._store_failed = fails

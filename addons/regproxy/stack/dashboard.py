@@ -9,18 +9,23 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from mitmproxy import http
 from mitmproxy.utils import asyncio_utils
 
 from regproxy.engine.http_layer import Door, door
+from regproxy.engine.parcels import unwrap, wrap
 from regproxy.policy.admin_access import refusal
 from regproxy.stack.answers import answer
 from regproxy.stack.core import Core
 from regproxy.stack.dashboard_document import DiskState, document
+from regproxy.stack.desk import DeskAwayError
+from regproxy.stack.downloads import Shown, together
 from regproxy.stack.statistics import Statistics
 from regproxy.store.errors import StoreError
 
@@ -36,6 +41,7 @@ _PAGES: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 _DOCUMENT = "/_proxy/dashboard.json"
+_TOPIC, _DOWNLOADS = "dashboard", "downloads"
 
 _PROTECTION: Mapping[str, str] = MappingProxyType(
     {
@@ -63,6 +69,8 @@ class Dashboard:
         self._core, self._statistics = core, statistics
         self._disk: DiskState | None = None
         self._disk_due_s = 0.0
+        core.desk.on_question(_TOPIC, self._at_the_desk)
+        core.desk.on_question(_DOWNLOADS, self._own_downloads)
 
     def running(self) -> None:
         """Go on counting where the last process ended."""
@@ -87,14 +95,32 @@ class Dashboard:
             name, media_type = _PAGES[path]
             flow.response = _answered(request, media_type, _file(name))
         elif path == _DOCUMENT and self._core.ready:
-            text = json.dumps(await self._document(names=self._sees_names(flow)), separators=(",", ":"))
-            flow.response = _answered(request, "application/json", text.encode())
+            try:
+                text = unwrap(await self._core.desk.ask(_TOPIC, self._sees_names(flow)))
+            except (DeskAwayError, OSError):
+                flow.response = answer(503, {"Cache-Control": "no-store"})
+            else:
+                flow.response = _answered(request, "application/json", text)
+
+    async def _at_the_desk(self, names: bool) -> list[Any]:
+        told = await self._document(names=names)
+        return wrap(json.dumps(told, separators=(",", ":")).encode())
+
+    async def _own_downloads(self, _: object) -> list[dict[str, Any]]:
+        self._statistics.look()
+        return [asdict(each) for each in self._core.downloads.shown()]
 
     async def _document(self, *, names: bool) -> dict[str, object]:
+        desk = self._core.desk
+        await desk.have_told()
+        told_elsewhere = await desk.others(_DOWNLOADS)
         self._statistics.look()
         await self._look_at_the_disk()
-        disk = self._disk if self._core.store.is_open else None
-        told = document(self._core, self._statistics, disk, names=names)
+        store, disk = self._core.store, self._disk
+        disk = replace(disk, usage=await store.look_at_usage()) if disk is not None and store.is_open else None
+        elsewhere = [Shown(**{**each, "clients": tuple(each["clients"])}) for told in told_elsewhere for each in told]
+        downloads = together([*self._core.downloads.shown(), *elsewhere])
+        told = document(self._core, self._statistics, disk, downloads, names=names)
         return {**told, "token_helps": bool(self._core.settings.admin_token) and not names}
 
     def _sees_names(self, flow: http.HTTPFlow) -> bool:
@@ -112,7 +138,7 @@ class Dashboard:
         store = self._core.store
         try:
             disk = await asyncio.to_thread(shutil.disk_usage, store.directory)
-            self._disk = DiskState(disk.free, await store.oldest_access_s())
+            self._disk = DiskState(disk.free, await store.oldest_access_s(), await store.look_at_usage())
         except (StoreError, OSError) as error:
             self._core.store_failed(error)
 

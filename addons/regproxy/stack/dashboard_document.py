@@ -5,7 +5,7 @@ account or a client, nor quotes a reason that may.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import assert_never
 
@@ -16,9 +16,10 @@ from regproxy.policy.forecast import eviction_horizon, fill_bytes_per_s, quota_f
 from regproxy.policy.readiness import Summary
 from regproxy.stack.busiest import Reads
 from regproxy.stack.core import Core
-from regproxy.stack.downloads import Download
+from regproxy.stack.downloads import Shown
 from regproxy.stack.shared_metrics import shared_numbers
 from regproxy.stack.statistics import WEEK_DAYS, Statistics, Trouble
+from regproxy.store.eviction import Usage
 
 MOST_IMAGES_SHOWN = 10
 MOST_REGISTRIES_SHOWN = 30
@@ -37,9 +38,13 @@ class DiskState:
     """On the file system of the cache."""
     oldest_access_s: float | None
     """When what is evicted next was last read, Unix time; None for an empty cache."""
+    usage: Usage
+    """What the cache takes."""
 
 
-def document(core: Core, statistics: Statistics, disk: DiskState | None, *, names: bool) -> Json:
+def document(
+    core: Core, statistics: Statistics, disk: DiskState | None, downloads: Sequence[Shown], *, names: bool
+) -> Json:
     """Return the document; `disk` is None while the store is closed."""
     week = statistics.week()
     return {
@@ -52,7 +57,7 @@ def document(core: Core, statistics: Statistics, disk: DiskState | None, *, name
             {"begins_s": minute.number * 60, "served_bytes": minute.served_bytes, "fetched_bytes": minute.fetched_bytes}
             for minute in statistics.hour()
         ],
-        "downloads": [_download(download, names=names) for download in core.downloads.all()[:MOST_DOWNLOADS_SHOWN]],
+        "downloads": [_download(download, names=names) for download in downloads[:MOST_DOWNLOADS_SHOWN]],
         "images": list(_images(statistics, names=names)),
         "images_since_s": statistics.busiest_since_s,
         "registries": list(_registries(core))[:MOST_REGISTRIES_SHOWN],
@@ -80,18 +85,17 @@ def _counts(counts: DayCounts) -> Json:
     return {**asdict(counts), "saved_bytes": counts.saved_bytes, "hit_ratio": counts.hit_ratio}
 
 
-def _download(download: Download, *, names: bool) -> Json:
-    clients = sorted({waiting.client_ip for waiting in download.waiting.values()})
+def _download(download: Shown, *, names: bool) -> Json:
     return {
         "registry": _familiar(download.registry),
         "image": download.name if names else None,
-        "digest": str(download.digest) if names else None,
+        "digest": download.digest if names else None,
         "size_bytes": download.size_bytes,
         "arrived_bytes": download.arrived_bytes,
         "bytes_per_s": download.bytes_per_s,
-        "for_s": max(0.0, time.monotonic() - download.began_s),
-        "waiting": len(download.waiting),
-        "clients": clients[:MOST_CLIENTS_SHOWN] if names else None,
+        "for_s": download.for_s,
+        "waiting": download.waiting,
+        "clients": download.clients[:MOST_CLIENTS_SHOWN] if names else None,
     }
 
 
@@ -112,7 +116,7 @@ def _registries(core: Core) -> Iterator[Json]:
     """Yield what gives no answer first, then who answers as far as is known."""
     upstream, now_s = core.upstream, time.monotonic()
     failures: dict[str, int] = {}
-    for (registry, _), count in list(upstream.meter.failures.items()):
+    for (registry, *_), count in (upstream.meter.failures + core.elsewhere.failures).items():
         name = _familiar(registry)
         failures[name] = failures.get(name, 0) + count
     told: set[str] = set()
@@ -126,7 +130,7 @@ def _registries(core: Core) -> Iterator[Json]:
             told.add(name)
             reason = "answered 429: it is left alone for a while"
             yield _registry(name, "resting", failures, reason=reason, again_in_s=rest.remaining_s)
-    asked = {_familiar(name) for name in list(upstream.meter.received_bytes)}
+    asked = {_familiar(name) for name in upstream.meter.received_bytes + core.elsewhere.received_bytes}
     for name in (*sorted(asked), *failures, *client_registries(core.settings.registries)):
         if name not in told:
             told.add(name)
@@ -174,7 +178,7 @@ def _quotas(core: Core, statistics: Statistics, *, names: bool) -> Iterator[Json
 
 
 def _disk(core: Core, statistics: Statistics, disk: DiskState) -> Json:
-    settings, usage, now_s = core.settings, core.store.usage, statistics.now_s
+    settings, usage, now_s = core.settings, disk.usage, statistics.now_s
     room_bytes = max(
         0, min(settings.cache_max_size_bytes - usage.used_bytes, disk.free_bytes - settings.cache_min_free_bytes)
     )

@@ -7,7 +7,7 @@ its answer, or when the download is over. For the event loop.
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from regproxy.oci.digest import Digest
 from regproxy.oci.endpoint import Blob
@@ -50,6 +50,42 @@ class Download:
         return max(0, after - before) / (ended_s - began_s) if ended_s > began_s else None
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A download as it is shown: those who wait at several workers wait for the same one."""
+
+    digest: str
+    registry: str
+    name: str
+    size_bytes: int | None
+    arrived_bytes: int
+    bytes_per_s: float | None
+    for_s: float
+    waiting: int
+    clients: tuple[str, ...]
+
+    def with_others(self, other: "Shown") -> "Shown":
+        """Return both as one."""
+        further, later = (self, other) if self.arrived_bytes >= other.arrived_bytes else (other, self)
+        return replace(
+            further,
+            size_bytes=later.size_bytes if further.size_bytes is None else further.size_bytes,
+            bytes_per_s=later.bytes_per_s if further.bytes_per_s is None else further.bytes_per_s,
+            for_s=max(self.for_s, other.for_s),
+            waiting=self.waiting + other.waiting,
+            clients=tuple(sorted({*self.clients, *other.clients})),
+        )
+
+
+def together(downloads: Iterable[Shown]) -> list[Shown]:
+    """Return each download once, the oldest first."""
+    found: dict[str, Shown] = {}
+    for each in downloads:
+        known = found.get(each.digest)
+        found[each.digest] = each if known is None else known.with_others(each)
+    return sorted(found.values(), key=lambda each: each.for_s, reverse=True)
+
+
 class Downloads:
     """All that run."""
 
@@ -89,3 +125,20 @@ class Downloads:
     def all(self) -> list[Download]:
         """Return what runs, the oldest first."""
         return sorted(self._running.values(), key=lambda download: download.began_s)
+
+    def shown(self) -> list[Shown]:
+        """Return what runs as it is shown, the oldest first."""
+        return [
+            Shown(
+                str(each.digest),
+                each.registry,
+                each.name,
+                each.size_bytes,
+                each.arrived_bytes,
+                each.bytes_per_s,
+                max(0.0, self._clock() - each.began_s),
+                len(each.waiting),
+                tuple(sorted({waiting.client_ip for waiting in each.waiting.values()})),
+            )
+            for each in self.all()
+        ]

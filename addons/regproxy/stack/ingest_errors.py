@@ -14,7 +14,7 @@ _FAILURES: dict[str, UpstreamFailure] = {
 
 
 class IngestErrors:
-    """`store.sharing.ErrorWords`."""
+    """`store.crew.sharing.ErrorWords`."""
 
     def told(self, error: Exception) -> dict[str, Any]:
         """Return an error as JSON has it. What a registry answered to one client is nobody else's answer."""

@@ -44,6 +44,14 @@ class Families:
         """Return a new gauge; `mode` says what several processes make of it."""
         return Gauge(f"{PREFIX}{name}", meaning, labels, registry=self.registry, multiprocess_mode=mode)  # type: ignore[arg-type]
 
+    def process_gauge(self, name: str, meaning: str, mode: str) -> Gauge:
+        """Return a gauge of the names that all programs have."""
+        return Gauge(f"process_{name}", meaning, registry=self.registry, multiprocess_mode=mode)  # type: ignore[arg-type]
+
+    def process_counter(self, name: str, meaning: str) -> Counter:
+        """Return a counter of the names that all programs have."""
+        return Counter(f"process_{name}", meaning, registry=self.registry)
+
     def histogram(self, name: str, meaning: str, buckets: Sequence[float], *labels: str) -> Histogram:
         """Return a new histogram."""
         return Histogram(f"{PREFIX}{name}", meaning, labels, buckets=buckets, registry=self.registry)

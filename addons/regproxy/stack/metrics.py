@@ -8,12 +8,15 @@ an image or a client. docs/metrics.md lists all of them.
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
 from prometheus_client import Counter, Histogram
 
 from regproxy.engine.certificates import Certificates
+from regproxy.engine.crew import Crew
+from regproxy.engine.workers import own_place
 from regproxy.oci.names import Registry
 from regproxy.policy.tiers import RequestClass
 from regproxy.stack.access_log import Entry
@@ -31,6 +34,8 @@ MOST_COUNTED = 5000
 
 CLIENT_WINDOW_S = 300.0
 MOST_CLIENTS = 100_000
+CLIENT_TOLD_S = 60.0
+"""How seldom other workers are told of a client that goes on."""
 
 _FIRST_BYTE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -54,6 +59,8 @@ class Metrics:
         self.families = families = Families()
         self._counted: dict[tuple[Registry, RequestClass, CacheStatus, int | None], _Counted] = {}
         self._clients: OrderedDict[str, float] = OrderedDict()
+        self._tell_client: Callable[[str], None] | None = None
+        self._told_clients: dict[str, float] = {}
         self._requests = families.counter(
             "requests", "Requests to registries, answered or not", "registry", "request_class", "cache_status"
         )
@@ -68,12 +75,19 @@ class Metrics:
             "cache_status",
         )
         self._active_clients = families.gauge(
-            "active_clients", f"Client addresses that were answered in the last {CLIENT_WINDOW_S:.0f} s", "livesum"
+            "active_clients",
+            f"Client addresses that were answered in the last {CLIENT_WINDOW_S:.0f} s",
+            "livesum" if own_place() is None else "livemax",  # workers tell one another of their clients
         )
         self._store = StoreMetrics(families, core)
         self._upstreams = UpstreamMetrics(families, core)
         self._shared = SharedStoreMetrics(families, core)
         self._process = ProcessMetrics(families, core, certificates)
+
+    def share(self, crew: Crew) -> None:
+        """Know the clients of other workers, too: one that comes to several is one."""
+        self._tell_client = lambda client_ip: crew.tell("client", client_ip, value=True)
+        crew.on_fact("client", lambda client_ip, _: self._keep_client(client_ip, time.time()))
 
     def count(self, entry: Entry) -> None:
         """Count a request that has been answered; a listener of the access log."""
@@ -128,6 +142,14 @@ class Metrics:
         self._active_clients.set(self._count_clients(time.time()))
 
     def _note_client(self, client_ip: str, at_s: float) -> None:
+        if self._tell_client is not None and at_s - self._told_clients.get(client_ip, 0.0) > CLIENT_TOLD_S:
+            if len(self._told_clients) >= MOST_CLIENTS:
+                self._told_clients.clear()
+            self._told_clients[client_ip] = at_s
+            self._tell_client(client_ip)
+        self._keep_client(client_ip, at_s)
+
+    def _keep_client(self, client_ip: str, at_s: float) -> None:
         self._clients[client_ip] = at_s
         self._clients.move_to_end(client_ip)
         if len(self._clients) > MOST_CLIENTS:

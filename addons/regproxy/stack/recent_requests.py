@@ -6,7 +6,9 @@ A listener of the access log, so it must be quick: about 2 µs a request.
 import asyncio
 import time
 from collections import Counter, deque
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 
 from regproxy.oci.endpoint import Blob, Endpoint, Manifest
 from regproxy.oci.names import Registry
@@ -23,7 +25,7 @@ class Recent:
     """What became of one request. No credential is in it, nor a query, which may be a signature."""
 
     number: int
-    """Counts up from 1."""
+    """Counts up: from 1, or as `RecentRequests.is_one_of_many` says."""
     request_id: str
     at_s: float
     """Unix time of its end."""
@@ -65,6 +67,8 @@ class RecentRequests:
     def __init__(self, kept: int = KEPT) -> None:
         self._ring: deque[_Noted] = deque(maxlen=kept)
         self._number = 0
+        self.is_one_of_many = False
+        """Whether numbers are moments (microseconds, monotonic), for other processes have numbers, too."""
         self._added = asyncio.Event()
         self.by_cache_status: Counter[str] = Counter()
         """Requests since the start."""
@@ -73,15 +77,15 @@ class RecentRequests:
 
     @property
     def newest(self) -> int:
-        """The number of the last request."""
-        return self._number
+        """The number of the last request, here or elsewhere."""
+        return _now() if self.is_one_of_many else self._number
 
     def note(self, entry: Entry) -> None:
         """Keep a request that has been answered."""
         exchange = entry.exchange
         if exchange is None:
             return
-        self._number += 1
+        self._number = max(self._number + 1, _now()) if self.is_one_of_many else self._number + 1
         self.by_cache_status[exchange.cache_status] += 1
         self.sent_bytes += entry.sent_bytes
         self._ring.append(
@@ -110,18 +114,20 @@ class RecentRequests:
                     break
         return found
 
-    async def after(self, number: int, wait_s: float, most: int) -> list[Recent]:
-        """Return what came after a number, oldest first; waits for the first of them, so long at most."""
-        deadline_s = time.monotonic() + wait_s
-        while self._number <= number and (left_s := deadline_s - time.monotonic()) > 0:
-            self._added.clear()
-            try:
-                await asyncio.wait_for(self._added.wait(), left_s)
-            except TimeoutError:
-                break
-        newer = min(len(self._ring), max(0, self._number - number))
-        first = len(self._ring) - newer
-        return [_recent(self._ring[index]) for index in range(first, min(first + most, len(self._ring)))]
+    def after(self, number: int, most: int) -> list[Recent]:
+        """Return what came after a number, oldest first."""
+        newer = takewhile(lambda noted: noted[0][0] > number, reversed(self._ring))
+        return [_recent(noted) for noted in [*newer][::-1][:most]]
+
+    async def next_one(self, wait_s: float) -> None:
+        """Wait for a request, so long at most."""
+        self._added.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._added.wait(), wait_s)
+
+
+def _now() -> int:
+    return time.monotonic_ns() // 1000
 
 
 def _recent(noted: _Noted) -> Recent:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 
 from regproxy.engine.certificates import Certificates
+from regproxy.engine.workers import own_place
 from regproxy.origin.callers import ANONYMOUS as ANONYMOUS_CALLER
 from regproxy.origin.callers import OPERATOR_PREFIX
 from regproxy.origin.quota import KnownQuota
@@ -17,7 +18,8 @@ from regproxy.policy.breaker import Circuit, Closed, HalfOpen, Open
 from regproxy.policy.quota import Quota
 from regproxy.policy.readiness import State
 from regproxy.stack.core import Core
-from regproxy.stack.metric_families import Families, by_label
+from regproxy.stack.metric_families import Families, by_label, shared_directory
+from regproxy.stack.process_metrics import WorkerProcessMetrics
 from regproxy.stack.version import VERSION
 from regproxy.store.activity import EndedIngest, Outcome, Reason
 from regproxy.store.errors import StoreError
@@ -60,8 +62,11 @@ class StoreMetrics:
             "outage_readiness_images", "Images in use, by how they would do in an outage", "mostrecent", "state"
         )
         # A counter that begins with its first event shows Prometheus no increase.
+        place = own_place()
         for state in State:
-            self._readiness.labels(state.value)
+            gauge = self._readiness.labels(state.value)
+            if place is None or place.is_first:  # of several processes the one that has set it last is believed
+                gauge.set(0)
         for outcome in Outcome:
             self._ingests.labels(outcome.value)
         for reason in Reason:
@@ -73,18 +78,14 @@ class StoreMetrics:
         store, families = self._core.store, self._families
         if not store.is_open:
             return
-        activity, usage = store.activity, store.usage
+        activity = store.activity
         while activity.ended:
             self._count(activity.ended.popleft())
         families.grow(self._evicted, by_label(activity.evicted))
         families.grow(self._evicted_bytes, by_label(activity.evicted_bytes))
         families.grow(self._changes, dict(activity.tag_changes))
-        self._in_progress.set(len(store.running_ingests()))
-        self._bytes.labels("content").set(usage.content_bytes)
-        self._bytes.labels("partial").set(usage.partial_bytes)
-        self._bytes.labels("index").set(usage.index_bytes)
+        self._in_progress.set(store.filled_here())
         self._cap.set(self._core.settings.cache_max_size_bytes)
-        self._entries.set(usage.entries)
         if self._core.readiness is not None:
             for state, count in self._core.readiness.counts.items():
                 self._readiness.labels(state.value).set(count)
@@ -94,10 +95,14 @@ class StoreMetrics:
         if not self._core.store.is_open:
             return
         try:
-            oldest_s = await self._core.store.oldest_access_s()
+            usage, oldest_s = await self._core.store.look_at_usage(), await self._core.store.oldest_access_s()
         except StoreError as error:
             self._core.store_failed(error)
         else:
+            self._bytes.labels("content").set(usage.content_bytes)
+            self._bytes.labels("partial").set(usage.partial_bytes)
+            self._bytes.labels("index").set(usage.index_bytes)
+            self._entries.set(usage.entries)
             self._oldest.set(0.0 if oldest_s is None else max(0.0, time.time() - oldest_s))
 
     def _count(self, ended: EndedIngest) -> None:
@@ -186,11 +191,15 @@ class ProcessMetrics:
         self._leaf_expiry = families.gauge(
             "leaf_expiry_timestamp_seconds", "When the leaf that ends first does so", "mostrecent"
         )
+        is_worker = own_place() is not None and shared_directory() is not None
+        self._worker = WorkerProcessMetrics(families) if is_worker else None
         self._build.labels(VERSION, version("mitmproxy"), platform.python_version()).set(1)
         self._started.set(time.time())
 
     def take_over(self) -> None:
         """Bring them up to date."""
+        if self._worker is not None:
+            self._worker.take_over()
         self._ca_expiry.set(self._core.ca.authorities.signing.certificate.not_valid_after_utc.timestamp())
         ends = self._certificates.first_end_s()
         if ends is not None:

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from mitmproxy.utils import asyncio_utils
 
 from regproxy.engine.authority import AuthorityError
 from regproxy.engine.certificates import Certificates
-from regproxy.engine.connection_count import ConnectionCount, ConnectionLimits, limits_of_this_process
+from regproxy.engine.connection_count import ConnectionLimits
 from regproxy.engine.lean_addons import remove_unused_addons
 from regproxy.engine.registry_mode import MODE, FrontDoor
 from regproxy.engine.sender import BodySender
@@ -34,7 +35,6 @@ from regproxy.stack.ca import CaWatch
 from regproxy.stack.core import Core
 from regproxy.stack.credential_check import report_credentials
 from regproxy.stack.ending import connection_handlers, make_drain
-from regproxy.stack.metrics import Metrics
 from regproxy.stack.private_process import keep_private
 from regproxy.stack.warm_reads import WarmReads
 from regproxy.stack.wiring import (
@@ -45,7 +45,7 @@ from regproxy.stack.wiring import (
     time_limits,
     without_own_proxies,
 )
-from regproxy.stack.workers import Workers
+from regproxy.stack.workers import Counting, Workers
 from regproxy.store.adoption import adopt_old_cache
 from regproxy.store.errors import StoreError
 
@@ -67,12 +67,12 @@ class Startup:
         sender: BodySender,
         front_door: FrontDoor,
         warm: WarmReads,
-        metrics: Metrics,
+        counters: Sequence[Counting],
     ) -> None:
         self._core = core
         self._front_door = front_door
         self._warm = warm
-        self._metrics = metrics
+        self._counters = counters
         self._certificates = certificates
         self._sender = sender
         self._workers = Workers()
@@ -114,32 +114,25 @@ class Startup:
             )
             return
         settings = self._core.settings
-        self._workers.open(self._front_door)
+        self._workers.open(self._core, self._front_door)
         try:
-            self._ca_watch = CaWatch(settings, self._certificates)
-            ca = self._ca_watch.open(dt.datetime.now(dt.UTC))
-            observer = self._debug_mode.observer if self._debug_mode else None
-            upstream = _open_upstream(self._core, observer)
-            store = self._workers.store(settings)
-            store.open()
-            shared = make_shared_tier(settings, store)
-            if self._debug_mode is not None:
-                self._debug_mode.open()
+            self._open(settings)
         except (AuthorityError, StoreError, TierError, OSError) as error:
             self._refuse(str(error))
             return
+        store, shared = self._core.store, self._core.shared
         self._sender.stall_limit_s = settings.send_timeout_s or math.inf
-        self._core.start(store, upstream, ca, shared)
-        self._workers.connect(self._core)
+        self._workers.connect(self._core, self._counters)
         watch = TimeLimitWatch(time_limits(settings), connection_handlers)
         asyncio_utils.create_task(watch.run(), name="time limits", keep_ref=True)
         asyncio_utils.create_task(self._ca_watch.run(), name="look after the CA", keep_ref=True)
         asyncio_utils.create_task(store.housekeeping(), name="store housekeeping", keep_ref=True)
-        asyncio_utils.create_task(self._metrics.run(), name="metrics", keep_ref=True)
+        for counter in self._counters:
+            asyncio_utils.create_task(counter.run(), name=type(counter).__name__.lower(), keep_ref=True)
         if shared is not None:
             asyncio_utils.create_task(shared.run(), name="shared tier", keep_ref=True)
         self._choose_road(settings)
-        if self._workers.is_first:
+        if self._core.desk.is_here:
             for warning in settings.warnings:
                 logger.warning("%s", warning)
             logger.info("%s", summary(settings))
@@ -150,6 +143,19 @@ class Startup:
         asyncio_utils.create_task(
             self._workers.once("old cache", adopting), name="take over an old cache", keep_ref=True
         )
+
+    def _open(self, settings: Settings) -> None:
+        """Open what there is to open. Raises AuthorityError, StoreError, TierError, OSError."""
+        self._ca_watch = CaWatch(settings, self._certificates, self._core.desk, self._workers.lock(settings))
+        ca = self._ca_watch.open(dt.datetime.now(dt.UTC))
+        observer = self._debug_mode.observer if self._debug_mode else None
+        upstream = _open_upstream(self._core, observer)
+        store = self._workers.store(settings)
+        store.open()
+        shared = make_shared_tier(settings, store, self._workers.sharing)
+        if self._debug_mode is not None:
+            self._debug_mode.open()
+        self._core.start(store, upstream, ca, shared)
 
     def _choose_road(self, settings: Settings) -> None:
         """Leave mitmproxy's hooks out where that is possible: a user interface must see every request."""
@@ -164,7 +170,7 @@ class Startup:
     def _open_front_door(self, settings: Settings) -> None:
         self._front_door.reception = self.reception(settings)
         wanted = ConnectionLimits(settings.max_connections, settings.max_connections_per_client)
-        self._front_door.count = ConnectionCount(limits_of_this_process(wanted))
+        self._front_door.count = self._workers.connection_count(wanted)
         ctx.options.update(mode=[MODE])
 
     def reception(self, settings: Settings) -> Reception:
@@ -208,7 +214,7 @@ async def _listen_and_check(core: Core, workers: Workers) -> None:
     await _listen()
     workers.serves()
     settings = core.settings
-    if settings.offline or not workers.is_first:
+    if settings.offline or not core.desk.is_here:
         return
     await report_credentials(core.credentials, core.upstream, settings.registries + settings.trusted_hosts)
 

@@ -11,14 +11,15 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from regproxy.oci.endpoint import Blob, Manifest
+from regproxy.oci.names import Registry
 from regproxy.policy.day_counts import DAY_S, DayCounts, History, day_of
 from regproxy.policy.forecast import Left
 from regproxy.policy.trouble import in_words, is_trouble
 from regproxy.stack.access_log import Entry
-from regproxy.stack.busiest import Busiest
+from regproxy.stack.busiest import Busiest, Reads
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange
 from regproxy.store.day_file import read_history, write_history
@@ -87,6 +88,8 @@ class Statistics:
         self._troubles: OrderedDict[tuple[str, str, int | None, str], Trouble] = OrderedDict()
         self._quotas: OrderedDict[tuple[str, str], deque[Left]] = OrderedDict()
         self._fetched_bytes = 0
+        self.on_trouble: Callable[[Trouble], None] = lambda _: None
+        """Called with each error that is noted, and its last words."""
         self._writing = threading.Lock()
         self._written = ""
         self._said = ""
@@ -134,15 +137,37 @@ class Statistics:
         self._today.errors += 1
         registry, image = str(exchange.registry), _image(exchange)
         words = in_words(entry.status, is_stale=exchange.cache_status is CacheStatus.STALE)
-        key = registry, image, entry.status, words
-        trouble = self._troubles.pop(key, None)
-        count = 1 if trouble is None else trouble.count + 1
         reason = reason[:MOST_REASON_CHARACTERS]
-        self._troubles[key] = Trouble(
-            registry, image, entry.status, words, reason, now_s, entry.client_ip, entry.user_agent[:200], count
-        )
+        trouble = Trouble(registry, image, entry.status, words, reason, now_s, entry.client_ip, entry.user_agent[:200])
+        self.on_trouble(trouble)
+        self.hear_trouble(trouble)
+
+    def hear_trouble(self, trouble: Trouble) -> None:
+        """Add an error to those of its kind; its own day has been counted."""
+        key = trouble.registry, trouble.image, trouble.status, trouble.words
+        known = self._troubles.pop(key, None)
+        self._troubles[key] = replace(trouble, count=trouble.count + (known.count if known is not None else 0))
         if len(self._troubles) > MOST_ERRORS:
             self._troubles.popitem(last=False)
+
+    def hear(self, key: tuple[str | int, ...], count: int) -> bool:
+        """Add what another worker has counted (`tallies`); returns whether it is of a time that is shown."""
+        match key:
+            case ("day", int(number), str(name)) if number in self.history.days or number == self._day:
+                counts = self.history.day(number)
+                setattr(counts, name, getattr(counts, name) + count)
+            case ("minute", int(number), which):
+                minute = next((each for each in self._minutes if each.number == number), None)
+                if minute is None:
+                    return False
+                minute.served_bytes += count if which == "served" else 0
+                minute.fetched_bytes += count if which == "fetched" else 0
+            case ("read", str(registry), str(name), which):
+                more = Reads(count * (which == "requests"), count * (which == "hits"), count * (which == "bytes"))
+                self.busiest.add(Registry.parse(registry), name, more)
+            case _:
+                return False
+        return True
 
     def _turn(self, now_s: float) -> None:
         """Begin the minute, and perhaps the day, of this moment. A clock that was set back changes neither."""
@@ -193,6 +218,11 @@ class Statistics:
         """The time that is counted by."""
         return self._clock()
 
+    @property
+    def day(self) -> int:
+        """Today's number, since 1970 (UTC)."""
+        return self._day
+
     def today(self) -> DayCounts:
         """Return the counts since midnight (UTC)."""
         return self._today
@@ -230,12 +260,16 @@ class Statistics:
             self._today = history.day(self._day)
             self._today.add(begun)
 
+    def go_on_from(self, history: History) -> None:
+        """Take the place of what was read from the file: another worker knows what was counted since."""
+        self.history, self._today = history, history.day(self._day)
+
     async def run(self) -> None:
-        """Look every second and write every half a minute, until cancelled."""
+        """Look every second, and write every half a minute if this is the worker that does, until cancelled."""
         write_at_s = self._clock() + WRITE_INTERVAL_S
         while True:
             self.look()
-            if self._clock() >= write_at_s:
+            if self._clock() >= write_at_s and self._core.desk.is_here:
                 write_at_s = self._clock() + WRITE_INTERVAL_S
                 text = self.history.to_json()
                 await asyncio.to_thread(self._write, text)
@@ -244,7 +278,8 @@ class Statistics:
     def close(self) -> None:
         """Write what was counted last."""
         self.look()
-        self._write(self.history.to_json())
+        if self._core.desk.is_here:
+            self._write(self.history.to_json())
 
     def _write(self, text: str) -> None:
         # The end may come while a thread writes: the last word must be the last file.

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from regproxy.store.sharing import Claim
+from regproxy.store.crew.sharing import Claim
 
 
 class Turns:

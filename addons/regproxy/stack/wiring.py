@@ -17,6 +17,7 @@ from regproxy.settings import Settings
 from regproxy.shared.tier import SharedTier
 from regproxy.stack.version import VERSION
 from regproxy.store.content import Store
+from regproxy.store.crew.sharing import Sharing
 
 NEVER_S = 10 * 365 * 86400
 """An inactivity limit that no connection meets."""
@@ -73,12 +74,17 @@ def make_upstream(
     return AuthorizedUpstream(options, credentials, settings.trusted_hosts, observer)
 
 
-def make_shared_tier(settings: Settings, store: Store) -> SharedTier | None:
+def make_shared_tier(settings: Settings, store: Store, sharing: Sharing | None = None) -> SharedTier | None:
     """Return the bucket behind the store, which is open, if the operator has one. Raises TierError."""
     if settings.store_url is None:
         return None
     return SharedTier.open(
-        store, settings.store_url, settings.store_key, settings.access_ttl_s, settings.upstream_ca_file
+        store,
+        settings.store_url,
+        settings.store_key,
+        settings.access_ttl_s,
+        settings.upstream_ca_file,
+        None if sharing is None else sharing.claim,
     )
 
 

@@ -2,24 +2,39 @@
 
 import logging
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Protocol
 
 from mitmproxy import ctx
+from mitmproxy.utils import asyncio_utils
 
+from regproxy.engine.connection_count import ConnectionCount, ConnectionLimits, limits_of_this_process
+from regproxy.engine.connection_tables import ConnectionTables, CrewConnectionCount
 from regproxy.engine.crew import Crew
 from regproxy.engine.registry_mode import FrontDoor
 from regproxy.engine.workers import become_supervisor, own_place, usable_cores
 from regproxy.settings import Settings
 from regproxy.stack.core import Core
+from regproxy.stack.crew_knowledge import CrewKnowledge
+from regproxy.stack.crew_states import CrewStates
 from regproxy.stack.ingest_errors import IngestErrors
-from regproxy.stack.shared_knowledge import SharedKnowledge
 from regproxy.stack.turns import Turns
 from regproxy.store.content import Store
-from regproxy.store.shared_store import SharedStore
-from regproxy.store.sharing import Sharing
-from regproxy.store.stamps import Stamps
+from regproxy.store.crew.sharing import LockFile, Sharing
+from regproxy.store.crew.stamps import Stamps
+from regproxy.store.crew.store import CrewStore
 
 logger = logging.getLogger(__name__)
+
+
+class Counting(Protocol):
+    """What counts, and has a task of its own; with others it counts together with them."""
+
+    def share(self, crew: Crew) -> None:
+        """Begin to tell the others, and to hear."""
+
+    async def run(self) -> None:
+        """Do what is to be done from time to time, until cancelled."""
 
 
 class Workers:
@@ -33,11 +48,6 @@ class Workers:
             self.crew = crew = Crew(self._place)
             self.sharing = Sharing(crew.claim, Stamps.of_memory(self._place.board_fd), IngestErrors())
 
-    @property
-    def is_first(self) -> bool:
-        """Whether this one says and does what is to be said and done once."""
-        return self._place is None or self._place.is_first
-
     def begin(self, settings: Settings) -> None:
         """Become the supervisor of several workers if that is wanted. Raises OSError."""
         wanted = settings.workers or usable_cores()
@@ -48,10 +58,11 @@ class Workers:
             return
         become_supervisor(wanted, settings.listen_host, settings.listen_port)
 
-    def open(self, front_door: FrontDoor) -> None:
+    def open(self, core: Core, front_door: FrontDoor) -> None:
         """Meet the others, and take the port that all of them share."""
         if self.crew is None or self._place is None:
             return
+        core.desk.share(self.crew)
         front_door.listening = tuple(socket.socket(fileno=each) for each in self._place.listening_fds)
         self.crew.open()
 
@@ -61,13 +72,33 @@ class Workers:
         inactive_s, min_free_bytes = settings.cache_inactive_s, settings.cache_min_free_bytes
         if self.sharing is None:
             return Store(directory, cap_bytes, inactive_s, min_free_bytes)
-        return SharedStore(directory, cap_bytes, inactive_s, min_free_bytes, sharing=self.sharing)
+        return CrewStore(directory, cap_bytes, inactive_s, min_free_bytes, sharing=self.sharing)
 
-    def connect(self, core: Core) -> None:
+    def lock(self, settings: Settings) -> LockFile | None:
+        """Return what is held while the CA is read or made; None without others. Raises StoreError."""
+        if self.crew is None:
+            return None
+        settings.cache_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return LockFile(settings.cache_directory / "ca.lock")
+
+    def connection_count(self, limits: ConnectionLimits) -> ConnectionCount:
+        """Return who counts connections: all workers together."""
+        own = limits_of_this_process(limits)
+        if self._place is None:
+            return ConnectionCount(own)
+        own = ConnectionLimits(own.total, 0)
+        return CrewConnectionCount(own, limits, ConnectionTables.of_memory(self._place.board_fd), self._place.number)
+
+    def connect(self, core: Core, counters: Sequence[Counting]) -> None:
         """Share what is learnt, once the core is started."""
-        if self.crew is not None and self.sharing is not None:
-            core.turns = Turns(self.sharing.claim)
-            SharedKnowledge(core, self.crew, self.sharing.stamps).connect()
+        if self.crew is None or self.sharing is None:
+            return
+        core.turns = Turns(self.sharing.claim)
+        CrewKnowledge(core, self.crew, self.sharing.stamps).connect()
+        CrewStates(core, self.crew).connect()
+        for counter in counters:
+            counter.share(self.crew)
+        asyncio_utils.create_task(core.desk.wait_for_it(), name="wait for the desk", keep_ref=True)
 
     async def once(self, what: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
         """Do what one worker is to do: at once, or when the one that does it has died."""

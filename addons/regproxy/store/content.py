@@ -218,6 +218,14 @@ class Store(StoreDirectory):
         """Return the ingests that are under way."""
         return (self._flights or self._closed()).aloft()
 
+    def filled_here(self) -> int:
+        """Return how many ingests this process fills."""
+        return (self._flights or self._closed()).filled_here()
+
+    async def look_at_usage(self) -> Usage:
+        """Return what the store takes now."""
+        return self.usage
+
     async def oldest_access_s(self) -> float | None:
         """Return when the content that is evicted next was last used (Unix time); None for an empty store."""
         return await self._open_ledger().oldest_access_s()

@@ -79,7 +79,9 @@ class StoreDirectory:
             raise
         self._access = access = self._new_book(ledger)
         self._flights = flights = self._new_flights(ledger)
-        self._upkeep = Upkeep(self._layout, ledger, access, self._doubts, flights.hash_pool, self._clock)
+        self._upkeep = Upkeep(
+            self._layout, ledger, access, self._doubts, flights.hash_pool, self._clock, is_keeper=self._is_keeper
+        )
 
     def close(self) -> None:
         """Stop the ingests and keep their progress, close the index. Blocks, under a second."""
@@ -102,7 +104,7 @@ class StoreDirectory:
         """Whether it was opened and not yet closed; for any thread."""
         return self._ledger is not None
 
-    # What is another thing where several workers share the directory (shared_store).
+    # What is another thing where several workers share the directory (crew.store).
 
     def _new_ledger(self, oldest_s: float) -> Ledger:
         return Ledger(
@@ -125,6 +127,9 @@ class StoreDirectory:
     def _beat_no_more(self) -> None:
         if not self._doubts:
             beat_no_more(self._layout)
+
+    def _is_keeper(self) -> bool:
+        return True
 
     def _open_upkeep(self) -> Upkeep:
         return self._upkeep or self._closed()

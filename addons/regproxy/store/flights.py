@@ -89,6 +89,10 @@ class Flights:
         """Return the ingests that are under way."""
         return tuple(flight.ingest for flight in self._aloft if not flight.ingest.ended)
 
+    def filled_here(self) -> int:
+        """Return how many of them this process fills."""
+        return len(self.aloft())
+
     async def reserve(self, digest: Digest, total_bytes: int) -> None:
         """Make room so that the partial file may take so many bytes in all; StoreFull when that cannot be."""
         await self._ledger.reserve(digest, total_bytes)
@@ -129,14 +133,15 @@ class Flights:
             if ingest.state is IngestState.VERIFIED:
                 _logger.warning("%s was served but cannot be stored: %s", ingest.digest, error)
             elif ingest.was_promised and isinstance(error, StoreError) and not isinstance(error, IngestFailed):
-                self._fault, self._resting_until_s = error, time.monotonic() + REST_S
-                _logger.error(  # noqa: TRY400 - the message is complete
-                    "the disk failed a download that was being read, nothing is stored for %.0f s: %s", REST_S, error
-                )
+                self._rest(error)
             ingest.fail(error)
         finally:
             self._note(ingest, flight.began_s)
             await self._land(flight)
+
+    def _rest(self, fault: StoreError) -> None:
+        self._fault, self._resting_until_s = fault, time.monotonic() + REST_S
+        _logger.error("the disk failed a download that was being read, nothing is stored for %.0f s: %s", REST_S, fault)
 
     def _note(self, ingest: Ingest, began_s: float) -> None:
         written_bytes = max(0, ingest.arrived_bytes - ingest.resumed_bytes)

@@ -26,7 +26,8 @@ class IndexFile:
         self.rebuilt = False
         """Whether the index that was opened last was made anew."""
         self._layout = layout
-        self._identity = (0, 0)
+        self.identity = (0, 0)
+        """Device and inode of the file that is open."""
 
     def open(self) -> Index:
         """Open the index, or an empty one in its place."""
@@ -42,7 +43,7 @@ class IndexFile:
             self._move_aside(error)
             index = open_index(self._layout.directory)
             self.rebuilt = True
-        self._identity = _identity(database)
+        self.identity = _identity(database)
         return index
 
     def replace(self, index: Index, damaged_by: Exception | None) -> Index:
@@ -63,7 +64,11 @@ class IndexFile:
         """Whether the open index is not the file of that name any more. Makes anew what is missing besides."""
         if not self._layout.is_complete():
             self._layout.prepare()
-        return _identity(self._layout.database) != self._identity
+        return _identity(self._layout.database) != self.identity
+
+    def is_there(self, identity: tuple[int, int]) -> bool:
+        """Whether the file of that name is this one."""
+        return _identity(self._layout.database) == identity
 
     def _move_aside(self, reason: Exception) -> None:
         database = self._layout.database

@@ -61,12 +61,12 @@ class Scrub:
         self._layout, self._ledger, self._hash_pool = layout, ledger, hash_pool
         self._clock, self._pace = clock, pace
 
-    async def run(self, is_open: Callable[[], bool]) -> None:
-        """Verify what is due until the store is closed; an error is said once, not every round."""
+    async def run(self, is_open: Callable[[], bool], is_keeper: Callable[[], bool] = lambda: True) -> None:
+        """Verify what is due until the store is closed, if this is to do it; an error is said once, not every round."""
         said = ""
         while is_open():
             try:
-                while await self.round():
+                while is_keeper() and await self.round():
                     pass
                 said = ""
             except StoreError as error:

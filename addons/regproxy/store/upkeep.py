@@ -34,6 +34,8 @@ class Upkeep:
     """The Unix time, in seconds."""
     silent_until_s: float = 0.0
     """By the event loop's clock: no heartbeat before."""
+    is_keeper: Callable[[], bool] = lambda: True
+    """Whether what is to be done once is done here: another worker may keep house."""
 
     async def reconcile(self) -> Reconciled:
         """Hash what is in doubt, adopt what is right, remove what is not."""
@@ -62,7 +64,7 @@ class Upkeep:
         """Verify content at its pace, tidy every so many seconds until the store is closed; an error is said once."""
         loop = asyncio.get_running_loop()
         scrub = Scrub(self.layout, self.ledger, self.hash_pool, self.clock, pace)
-        scrubbing = loop.create_task(scrub.run(is_open), name="verify stored content")
+        scrubbing = loop.create_task(scrub.run(is_open, self.is_keeper), name="verify stored content")
         jumps = ClockJumps(self.clock, loop.time)
         said = ""
         try:
@@ -83,7 +85,8 @@ class Upkeep:
         """Keep all ages when the clock was set by so many seconds."""
         if not jump_s:
             return
-        _logger.warning("the clock was set by %+.0f s: the cache counts all ages on from what they were", jump_s)
+        if self.is_keeper():
+            _logger.warning("the clock was set by %+.0f s: the cache counts all ages on from what they were", jump_s)
         if jump_s > 0:
             # A heartbeat by the new clock would vouch for files that were written a moment ago, by the old one.
             self.silent_until_s = asyncio.get_running_loop().time() + UNSETTLED_S

@@ -6,6 +6,8 @@ from regproxy.oci.endpoint import parse_endpoint
 from regproxy.oci.names import Registry
 from regproxy.policy.tiers import RequestClass
 from regproxy.stack.access_log import Entry, UpstreamPart
+from regproxy.stack.admin.requests_of_all import RequestsOfAll
+from regproxy.stack.desk import Desk
 from regproxy.stack.exchange import CacheStatus, Exchange
 from regproxy.stack.recent_requests import RecentRequests
 
@@ -70,12 +72,13 @@ def test_requests_are_found_by_what_they_were_for() -> None:
 
 async def test_who_watches_is_told_of_the_next() -> None:
     """All who wait get it; who knows an older number gets all that came since."""
-    recent = RecentRequests()
-    recent.note(entry("old"))
+    noted = RecentRequests()
+    noted.note(entry("old"))
+    recent = RequestsOfAll(noted, Desk())
     async with asyncio.TaskGroup() as group:
         watchers = [group.create_task(recent.after(1, 30.0, 10)) for _ in range(2)]
         await asyncio.sleep(0)
-        recent.note(entry("new"))
+        noted.note(entry("new"))
 
     assert [[each.name for each in watcher.result()] for watcher in watchers] == [["new"], ["new"]]
     assert [each.name for each in await recent.after(0, 0.0, 10)] == ["old", "new"]

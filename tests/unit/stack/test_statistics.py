@@ -21,6 +21,7 @@ from regproxy.stack.downloads import Downloads
 from regproxy.stack.exchange import CacheStatus, Exchange
 from regproxy.stack.statistics import MOST_ERRORS, QUOTA_SAMPLES, Statistics
 from regproxy.store.day_file import NAME
+from regproxy.store.eviction import Usage
 
 DIGEST = Digest.of(b"layer")
 DAY_S = 86400
@@ -295,8 +296,10 @@ async def test_without_names_the_document_names_nothing(statistics: Statistics, 
             path=f"/v2/secret/app/blobs/{DIGEST}", answered=502, error="secret/app is away", user_agent="secret-agent"
         )
     )
-    disk = DiskState(10**9, NOON_S - 60)
-    shown, hidden = (str(document(core, statistics, disk, names=names)) for names in (True, False))
+    disk = DiskState(10**9, NOON_S - 60, Usage())
+    shown, hidden = (
+        str(document(core, statistics, disk, core.downloads.shown(), names=names)) for names in (True, False)
+    )
     for word in ("secret", "192.0.2.7", str(DIGEST)):
         assert word in shown
         assert word not in hidden

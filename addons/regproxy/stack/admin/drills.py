@@ -2,9 +2,10 @@
 
 import time
 from dataclasses import replace
+from typing import Any
 
 from regproxy.oci.names import HTTPS_PORT, Registry
-from regproxy.policy.drills import LONGEST_DRILL_S, Drill
+from regproxy.policy.drills import LONGEST_DRILL_S, Drill, Failure
 from regproxy.policy.image_rules import parse_network
 from regproxy.policy.mirror import HUB, HUB_NAMES
 from regproxy.policy.redirects import Url
@@ -26,8 +27,10 @@ DRILLS: Schema = record(drills=array(DRILL))
 
 SHORTEST_DRILL_S = 1.0
 
+_TOPIC = "drills"
 
-def begin_drill(core: Core, target: Target, clients: str, for_s: float) -> Json:
+
+async def begin_drill(core: Core, target: Target, clients: str, for_s: float) -> Json:
     """Begin one. Raises RequestError."""
     if target.registry is None or target.name is not None:
         raise RequestError(400, "a drill is for a registry: docker.io, quay.io")
@@ -42,20 +45,52 @@ def begin_drill(core: Core, target: Target, clients: str, for_s: float) -> Json:
     if not networks:
         raise RequestError(400, "clients: say for whom: addresses or networks such as 10.1.0.0/16")
     registry = Registry.parse(target.registry)
-    core.drills.begin(Drill(registry, _hosts(core, registry), networks, time.time() + for_s))
-    return list_drills(core)
+    now_s = time.time()
+    core.drills.begin(Drill(registry, _hosts(core, registry), networks, now_s + for_s, now_s))
+    return await list_drills(core)
 
 
-def end_drill(core: Core, target: Target) -> Json:
+async def end_drill(core: Core, target: Target) -> Json:
     """End one. Raises RequestError."""
     if target.registry is None or core.drills.end(Registry.parse(target.registry)) is None:
         raise RequestError(404, f"there is no drill of {target.registry}")
-    return list_drills(core)
+    return await list_drills(core)
 
 
-def list_drills(core: Core) -> Json:
-    """Describe all of them, the last one first."""
-    return {"drills": [_described(core, drill) for drill in core.drills.all()]}
+async def list_drills(core: Core) -> Json:
+    """Describe all of them, the last one first; what the clients of other workers got counts, too."""
+    told = await core.desk.others(_TOPIC)
+    return {"drills": [_described(core, _with_others(drill, told)) for drill in core.drills.all()]}
+
+
+def answer_others(core: Core) -> None:
+    """Have other workers' questions answered about what came of drills here."""
+
+    async def outcomes(_: object) -> list[Json]:
+        return [
+            [
+                str(drill.registry),
+                drill.began_s,
+                drill.served,
+                drill.failed,
+                [[each.what, each.client_ip, each.status, times] for each, times in drill.failures.items()],
+            ]
+            for drill in core.drills.all()
+        ]
+
+    core.desk.on_question(_TOPIC, outcomes)
+
+
+def _with_others(drill: Drill, told: list[Any]) -> Drill:
+    """Return a drill with what came of it at other workers."""
+    whole = replace(drill, failures=drill.failures.copy())
+    for registry, began_s, served, failed, failures in (each for answer in told for each in answer):
+        if (registry, began_s) == (str(drill.registry), drill.began_s):
+            whole.served, whole.failed = whole.served + served, whole.failed + failed
+            for what, client_ip, status, times in failures:
+                failure = Failure(what, client_ip, status)
+                whole.failures[failure] = whole.failures.get(failure, 0) + times
+    return whole
 
 
 def _hosts(core: Core, registry: Registry) -> frozenset[Registry]:

@@ -1,6 +1,6 @@
 """What the admin API can do about outages: tell how one would be, and try it on some clients."""
 
-from regproxy.stack.admin.drills import DRILLS, begin_drill, end_drill, list_drills
+from regproxy.stack.admin.drills import DRILLS, answer_others, begin_drill, end_drill, list_drills
 from regproxy.stack.admin.queries import Json, Parameter, Query, Route
 from regproxy.stack.admin.readiness import READINESS, describe_readiness
 from regproxy.stack.core import Core
@@ -13,6 +13,7 @@ class Outages:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        answer_others(core)
         self.routes: tuple[Route, ...] = (
             Route(
                 method="GET",
@@ -64,14 +65,14 @@ class Outages:
         return await describe_readiness(self._core.store, window_s, query.target("target"))
 
     async def _get_drills(self, _: Query) -> Json:
-        return list_drills(self._core)
+        return await list_drills(self._core)
 
     async def _post_drills(self, query: Query) -> Json:
         target = query.target("target")
         assert target is not None
-        return begin_drill(self._core, target, query.text("clients"), query.duration_s("duration") or 0.0)
+        return await begin_drill(self._core, target, query.text("clients"), query.duration_s("duration") or 0.0)
 
     async def _delete_drills(self, query: Query) -> Json:
         target = query.target("target")
         assert target is not None
-        return end_drill(self._core, target)
+        return await end_drill(self._core, target)

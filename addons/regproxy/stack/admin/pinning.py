@@ -79,7 +79,8 @@ async def renew(store: Store) -> None:
 
 
 async def keep_renewing(core: Core, interval_s: float = RENEWAL_INTERVAL_S) -> None:
-    """Renew the pins until the store is closed."""
+    """Renew the pins until the store is closed; one worker does."""
+    await core.desk.until_here()
     while True:
         await asyncio.sleep(interval_s)
         if not core.ready or not core.store.is_open:

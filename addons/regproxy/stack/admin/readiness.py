@@ -141,7 +141,8 @@ async def _described(store: Store, judged: Judged, now_s: float) -> Json:
 
 
 async def keep_looking(core: Core) -> None:
-    """Look again and again, for the metrics and the dashboard."""
+    """Look again and again, for the metrics and the dashboard; one worker does."""
+    await core.desk.until_here()
     await asyncio.sleep(FIRST_LOOK_S)
     while core.store.is_open:
         try:

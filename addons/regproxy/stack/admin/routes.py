@@ -9,6 +9,7 @@ from regproxy.stack.admin.outages import Outages
 from regproxy.stack.admin.pinning import PIN, PINS, list_pins, pin, unpin
 from regproxy.stack.admin.purging import PURGED, described_purge, plan_purge, purge, purge_shared
 from regproxy.stack.admin.queries import COUNT, Json, Parameter, Query, RequestError, Route, Schema, array, record
+from regproxy.stack.admin.requests_of_all import RequestsOfAll
 from regproxy.stack.admin.status import STATUS, Status
 from regproxy.stack.admin.verifying import VERIFICATION, Verification
 from regproxy.stack.admin.warming import WARMINGS, Warmings
@@ -33,7 +34,7 @@ class Api:
     """The handlers, with what they work on."""
 
     def __init__(self, core: Core, recent: RecentRequests) -> None:
-        self._core, self._recent = core, recent
+        self._core, self._recent = core, RequestsOfAll(recent, core.desk)
         self._status = Status(core, recent)
         self._verification = Verification()
         self._warmings = Warmings(core)
@@ -81,6 +82,7 @@ class Api:
                 answer=_REQUESTS,
                 parameters=(
                     Parameter("after", "count", "number of the last one that is known; without it, from now on"),
+                    Parameter("last", "count", "so many that have ended already, and no waiting"),
                     Parameter("wait", "duration", f"how long to wait for one, at most {LONGEST_WAIT_S:g} s"),
                 ),
             ),
@@ -242,7 +244,11 @@ class Api:
     async def _get_requests(self, query: Query) -> Json:
         after = min(query.count("after", self._recent.newest), self._recent.newest)
         wait_s = min(LONGEST_WAIT_S, query.duration_s("wait") or 0.0)
-        found = await self._recent.after(after, wait_s, MOST_REQUESTS)
+        last = query.count("last", 0)
+        if last:
+            found = await self._recent.last(min(last, MOST_REQUESTS))
+        else:
+            found = await self._recent.after(after, wait_s, MOST_REQUESTS)
         now_s = time.time()
         return {
             "newest": found[-1].number if found else after,

@@ -1,10 +1,15 @@
 """Status: what the proxy does now, in numbers."""
 
+import os
 import time
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
 
 from regproxy import __version__
 from regproxy.policy.breaker import Circuit, Closed, HalfOpen, Open
 from regproxy.stack.admin.images import age_s
+from regproxy.stack.admin.ingests import Ingests
 from regproxy.stack.admin.queries import COUNT, FLAG, NUMBER, TEXT, Json, Schema, array, mapping, nullable, record
 from regproxy.stack.core import Core
 from regproxy.stack.recent_requests import RecentRequests
@@ -13,6 +18,7 @@ from regproxy.stack.shared_metrics import shared_numbers
 STATUS: Schema = record(
     version=TEXT,
     uptime_s=NUMBER,
+    workers=array(record(number=COUNT, pid=COUNT, uptime_s=NUMBER, requests=COUNT, memory_bytes=COUNT)),
     cache=record(
         directory=TEXT,
         content_bytes=COUNT,
@@ -47,18 +53,28 @@ STATUS: Schema = record(
 """`reading`, `writing`: whether the bucket answers; `waiting`: contents that are to be written to it."""
 
 
+_TOPIC = "worker"
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
 class Status:
     """Knows since when the proxy runs."""
 
     def __init__(self, core: Core, recent: RecentRequests) -> None:
         self._core, self._recent = core, recent
         self._began_s = time.monotonic()
+        self._ingests = Ingests(core)
+        core.desk.on_question(_TOPIC, self._answer)
 
     async def described(self) -> Json:
         """Describe everything. Raises StoreError."""
+        workers: list[dict[str, Any]] = [self._worker(), *await self._core.desk.others(_TOPIC)]
+        await self._core.desk.have_told()
+        began_s = self._core.desk.began_s or self._began_s
         return {
             "version": __version__,
-            "uptime_s": round(time.monotonic() - self._began_s, 1),
+            "uptime_s": round(time.monotonic() - began_s, 1),
+            "workers": [*sorted(workers, key=itemgetter("number"))],
             "cache": await self._cache(),
             "shared_store": self._shared_store(),
             "requests": self._requests(),
@@ -82,20 +98,24 @@ class Status:
                 }
                 for rest in self._core.upstream.quotas.rests()
             ],
-            "ingests": [
-                {
-                    "digest": str(ingest.digest),
-                    "state": ingest.state.value,
-                    "arrived_bytes": ingest.arrived_bytes,
-                    "size_bytes": ingest.size_bytes,
-                }
-                for ingest in self._core.store.running_ingests()
-            ],
+            "ingests": await self._ingests.described(),
+        }
+
+    async def _answer(self, _: object) -> dict[str, Any]:
+        return self._worker()
+
+    def _worker(self) -> dict[str, Any]:
+        return {
+            "number": self._core.desk.number,
+            "pid": os.getpid(),
+            "uptime_s": round(time.monotonic() - self._began_s, 1),
+            "requests": self._recent.by_cache_status.total(),
+            "memory_bytes": int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES,
         }
 
     async def _cache(self) -> dict[str, Json]:
         store = self._core.store
-        usage, oldest_s = store.usage, await store.oldest_access_s()
+        usage, oldest_s = await store.look_at_usage(), await store.oldest_access_s()
         return {
             "directory": str(store.directory),
             "content_bytes": usage.content_bytes,
@@ -113,12 +133,14 @@ class Status:
         return None if numbers is None else {"url": str(self._core.settings.store_url), **numbers}
 
     def _requests(self) -> dict[str, Json]:
-        counts = self._recent.by_cache_status
+        elsewhere = self._core.elsewhere
+        counts = self._recent.by_cache_status + elsewhere.by_cache_status
+        fetched = self._core.upstream.meter.received_bytes + elsewhere.received_bytes
         return {
             "total": counts.total(),
             "by_cache_status": {status or "NONE": count for status, count in sorted(counts.items())},
-            "sent_bytes": self._recent.sent_bytes,
-            "fetched_bytes": {str(name): count for name, count in self._core.upstream.meter.received_bytes.items()},
+            "sent_bytes": self._recent.sent_bytes + elsewhere.sent_bytes,
+            "fetched_bytes": {str(name): count for name, count in fetched.items()},
         }
 
     def _breakers(self) -> list[Json]:

@@ -12,9 +12,11 @@ from regproxy.policy.targets import Target
 from regproxy.policy.tiers import choose_tier, tag_lifetime_s
 from regproxy.settings import Settings
 from regproxy.stack.admin.images import IMAGE, Image, Stock, age_s, described
+from regproxy.stack.admin.ingests import is_downloading
 from regproxy.stack.admin.queries import COUNT, FLAG, NUMBER, TEXT, Json, RequestError, Schema, array, nullable, record
+from regproxy.stack.admin.requests_of_all import RequestsOfAll
 from regproxy.stack.core import Core
-from regproxy.stack.recent_requests import Recent, RecentRequests
+from regproxy.stack.recent_requests import Recent
 
 MOST_REQUESTS = 20
 
@@ -95,9 +97,9 @@ async def readers_of(core: Core, image: Image) -> str:
     return readers_text(known, logins, rules, now_s)
 
 
-async def explain(core: Core, stock: Stock, recent: RecentRequests, subject: str) -> Json:
+async def explain(core: Core, stock: Stock, recent: RequestsOfAll, subject: str) -> Json:
     """Explain a request id, an image or a digest. Raises RequestError when it is none of these."""
-    request = recent.find(subject)
+    request = await recent.find(subject)
     now_s = time.time()
     if request is not None:
         target = _target_of(request)
@@ -126,8 +128,8 @@ async def explain(core: Core, stock: Stock, recent: RecentRequests, subject: str
             "pinned": stock.is_pinned(row.digest),
             "needed_by": [image.text for image in stock.images if row.digest in stock.of(image)],
         },
-        "downloading": digest is not None and core.store.running(digest) is not None and row is None,
-        "requests": [] if target is None else [described_request(each, now_s) for each in _last(recent, target)],
+        "downloading": digest is not None and row is None and await is_downloading(core, digest),
+        "requests": [] if target is None else [described_request(each, now_s) for each in await _last(recent, target)],
     }
 
 
@@ -175,9 +177,9 @@ def _target_of(request: Recent) -> Target | None:
         return Target(request.registry, request.name, Tag(request.reference))
 
 
-def _last(recent: RecentRequests, target: Target) -> list[Recent]:
+async def _last(recent: RequestsOfAll, target: Target) -> list[Recent]:
     reference = "" if target.reference is None else str(target.reference)
-    return recent.about(target.registry or "", target.name or "", reference, MOST_REQUESTS)
+    return await recent.about(target.registry or "", target.name or "", reference, MOST_REQUESTS)
 
 
 def _explained(image: Image, stock: Stock, settings: Settings, now_s: float) -> dict[str, Json]:

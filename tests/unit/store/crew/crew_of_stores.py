@@ -1,17 +1,18 @@
 """Several stores on one directory, as several workers have them, in one process: with a real hub and real locks."""
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from regproxy.engine.crew import Crew, Place
 from regproxy.engine.hub import Hub, encoded
+from regproxy.store.crew.sharing import Sharing
+from regproxy.store.crew.stamps import EPOCH, Stamps
+from regproxy.store.crew.store import CrewStore
 from regproxy.store.errors import IngestFailed
-from regproxy.store.shared_store import SharedStore
-from regproxy.store.sharing import Sharing
-from regproxy.store.stamps import EPOCH, Stamps
 
 
 class Words:
@@ -29,14 +30,22 @@ class Words:
 class Member:
     """One worker: its crew and its store, not opened."""
 
-    def __init__(self, number: int, hub: Hub, stamps: Stamps, directory: Path, cap_bytes: int) -> None:
+    def __init__(
+        self,
+        number: int,
+        hub: Hub,
+        stamps: Stamps,
+        directory: Path,
+        cap_bytes: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.number, self._hub = number, hub
         self.crew = Crew(Place(number, number == 1, -1, -1, ()))
         self._is_alive = True
         self.crew._line.send = self._send  # type: ignore[method-assign]
         hub.join(number, self._receive)
         sharing = Sharing(self.crew.claim, stamps, Words())
-        self.store = SharedStore(directory, cap_bytes, 86400.0, 0, sharing=sharing)
+        self.store = CrewStore(directory, cap_bytes, 86400.0, 0, clock, sharing=sharing)
 
     def _send(self, message: dict[str, Any]) -> None:
         asyncio.get_running_loop().call_soon(self._deliver, encoded(message))
@@ -59,11 +68,13 @@ class Member:
 
 
 @contextmanager
-def crew_of_stores(directory: Path, count: int = 2, cap_bytes: int = 10_000_000) -> Iterator[list[Member]]:
+def crew_of_stores(
+    directory: Path, count: int = 2, cap_bytes: int = 10_000_000, clock: Callable[[], float] = time.time
+) -> Iterator[list[Member]]:
     """Yield workers with open stores."""
     hub, stamps = Hub(lambda _: None), Stamps.of_one()
     stamps.change(EPOCH)
-    members = [Member(number, hub, stamps, directory, cap_bytes) for number in range(1, count + 1)]
+    members = [Member(number, hub, stamps, directory, cap_bytes, clock) for number in range(1, count + 1)]
     with ExitStack() as cleanup:
         for member in members:
             member.store.open()

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from regproxy.oci.digest import Digest
+from regproxy.store.crew.stamps import Stamps
 from regproxy.store.errors import translated
-from regproxy.store.layout import FILE_MODE
-from regproxy.store.stamps import Stamps
+from regproxy.store.layout import DIRECTORY_MODE, FILE_MODE
 
 
 class Claim(Protocol):
@@ -64,17 +64,36 @@ class LockFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with translated("open the lock", path, "check the owner of the cache directory"):
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        self._depth = 0
+        self._fd = self._open()
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until no other process holds it, and hold it."""
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        """Wait until no other process holds it, and hold it; who holds it may do so again."""
+        if not self._depth:
+            self._lock()
+        self._depth += 1
         try:
             yield
         finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            self._depth -= 1
+            if not self._depth:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _lock(self) -> None:
+        """Lock the file that has the name now: somebody may have emptied the directory."""
+        while True:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._fd), self.path.stat()):
+                    return
+            os.close(self._fd)
+            self.path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+            self._fd = self._open()
+
+    def _open(self) -> int:
+        with translated("open the lock", self.path, "check the owner of the cache directory"):
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
 
     def is_last(self) -> bool:
         """Whether no other process has joined; then it is held."""

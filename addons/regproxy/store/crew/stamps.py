@@ -21,8 +21,18 @@ LOOKED_AT_EPOCH = 5
 """The epoch in which was last looked for what workers that died have left."""
 NOT_FOUND = 6
 """Changed with every write that a worker has let through."""
+PINS = 7
+"""Changed with the pins."""
 _SECRET = range(8, 16)
+INDEX_DEVICE, INDEX_INODE = 16, 17
+"""Which file the index is: who has another one open closes it and opens this one."""
+CLOCK_OFFSET = 18
+"""By how many milliseconds the wall clock, as the index's times have it, is ahead of the machine's monotonic one."""
+RESTING_UNTIL = 19
+"""Until when no download is stored after the disk has failed one, in milliseconds of the monotonic clock."""
 _FIRST_OF_KEYS = 64
+_BOARD_WORDS = 64 * 1024 + 64
+"""What of the shared memory is stamps; behind it are other things (`engine.board`)."""
 
 
 class Stamps:
@@ -35,7 +45,7 @@ class Stamps:
     @classmethod
     def of_memory(cls, fd: int) -> Self:
         """Return the stamps in an open file that all workers have; it stays mapped."""
-        return cls(memoryview(mmap.mmap(fd, 0)).cast("Q"))
+        return cls(memoryview(mmap.mmap(fd, 0)).cast("Q")[:_BOARD_WORDS])
 
     @classmethod
     def of_one(cls) -> Self:

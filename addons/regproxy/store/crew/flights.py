@@ -11,17 +11,18 @@ from collections.abc import Callable
 from typing import Any
 
 from regproxy.oci.digest import Digest
+from regproxy.store.crew.access import CrewAccessBook
+from regproxy.store.crew.ingest import CrewIngest
+from regproxy.store.crew.sharing import Claim, Sharing, claim_name
+from regproxy.store.crew.stamps import RESTING_UNTIL
 from regproxy.store.errors import IngestFailed, StoreError
-from regproxy.store.flights import Fetch, Flights
+from regproxy.store.flights import REST_S, Fetch, Flights
 from regproxy.store.growing import submit
 from regproxy.store.ingest import Ingest, IngestState
 from regproxy.store.layout import Layout
 from regproxy.store.ledger import Ledger
 from regproxy.store.leftovers import remove_leftover
 from regproxy.store.partial import PartialFile
-from regproxy.store.shared_access import SharedAccessBook
-from regproxy.store.shared_ingest import SharedIngest
-from regproxy.store.sharing import Claim, Sharing, claim_name
 
 _logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ ATTEMPTS = 5
 """How often a flight claims its digest again, when the one before ended without a result that is everybody's."""
 
 
-class SharedFlights(Flights):
+class CrewFlights(Flights):
     """The flights of one worker."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - as Flights, and what is shared
@@ -41,12 +42,25 @@ class SharedFlights(Flights):
         ledger: Ledger,
         on_stored: Callable[[Digest], None],
         sharing: Sharing,
-        book: SharedAccessBook,
+        book: CrewAccessBook,
         is_stored: Callable[[Digest], bool],
     ) -> None:
         super().__init__(layout, ledger, on_stored)
         self._sharing, self._book, self._is_stored = sharing, book, is_stored
         self._leads: dict[Ingest, _Lead] = {}
+
+    def join_or_start(self, digest: Digest, fetch: Fetch) -> Ingest:
+        """As `Flights.join_or_start`; the disk's fault at another worker is one here."""
+        resting_ms = self._sharing.stamps.word(RESTING_UNTIL) - time.monotonic_ns() // 1_000_000
+        if resting_ms > 0 and self.running(digest) is None:
+            raise StoreError(
+                f"nothing is stored for {resting_ms / 1000:.0f} s more, for the disk has failed a download"
+            )
+        return super().join_or_start(digest, fetch)
+
+    def filled_here(self) -> int:
+        """Return how many downloads this worker holds."""
+        return sum(not ingest.ended for ingest in self._leads)
 
     async def commit(self, digest: Digest, partial: PartialFile) -> None:
         """Make the verified file content, when other workers can know whose it is."""
@@ -55,10 +69,10 @@ class SharedFlights(Flights):
 
     def _new_ingest(self, digest: Digest) -> Ingest:
         # What is stored is fetched all the same, when only that shows whether a client may have it.
-        return SharedIngest(digest, self, self._tell, is_stored=self._is_stored(digest))
+        return CrewIngest(digest, self, self._tell, is_stored=self._is_stored(digest))
 
     async def _fill(self, ingest: Ingest, fetch: Fetch) -> None:
-        assert isinstance(ingest, SharedIngest)
+        assert isinstance(ingest, CrewIngest)
         for _ in range(ATTEMPTS):
             claim = self._sharing.claim(claim_name(ingest.digest))
             try:
@@ -74,7 +88,7 @@ class SharedFlights(Flights):
                     claim.release()
         raise IngestFailed(f"{ingest.digest}: {ATTEMPTS} downloads of other workers ended without a result")
 
-    async def _followed_to_the_end(self, ingest: SharedIngest, claim: Claim) -> bool:
+    async def _followed_to_the_end(self, ingest: CrewIngest, claim: Claim) -> bool:
         """Follow another worker; True when that is the end, False when it is this one's turn, or the next try's."""
         while not claim.is_granted and not claim.is_over:
             await claim.next_word()
@@ -89,7 +103,7 @@ class SharedFlights(Flights):
             raise error
         return False
 
-    def _follow(self, ingest: SharedIngest, said: dict[str, Any]) -> None:
+    def _follow(self, ingest: CrewIngest, said: dict[str, Any]) -> None:
         told = said.get("told")
         if told is None:
             return
@@ -105,7 +119,7 @@ class SharedFlights(Flights):
         told = said.get("error") if isinstance(said, dict) else None
         return None if told is None else self._sharing.words.heard(told)
 
-    async def _lead(self, ingest: SharedIngest, claim: Claim, fetch: Fetch) -> None:
+    async def _lead(self, ingest: CrewIngest, claim: Claim, fetch: Fetch) -> None:
         if not ingest.was_stored and self._is_stored(ingest.digest):
             await self._ledger.adopt_found(ingest.digest, time.time())
             ingest.found()
@@ -115,6 +129,12 @@ class SharedFlights(Flights):
         if await self._ledger.claim(ingest.digest) or ingest.is_following:
             await ingest.take_over(None if said is None else said.get("told"))
         await fetch(ingest)
+
+    def _rest(self, fault: StoreError) -> None:
+        stamps, now_ms = self._sharing.stamps, time.monotonic_ns() // 1_000_000
+        if stamps.word(RESTING_UNTIL) <= now_ms:  # else it has been said
+            super()._rest(fault)
+        stamps.set_word(RESTING_UNTIL, now_ms + int(REST_S * 1000))
 
     def _note(self, ingest: Ingest, began_s: float) -> None:
         if ingest in self._leads:
@@ -129,7 +149,7 @@ class SharedFlights(Flights):
         finally:
             lead.end(self._sharing)
 
-    def _tell(self, ingest: SharedIngest) -> None:
+    def _tell(self, ingest: CrewIngest) -> None:
         lead = self._leads.get(ingest)
         if lead is not None:
             lead.changed()
@@ -138,7 +158,7 @@ class SharedFlights(Flights):
 class _Lead:
     """What is told of an ingest that this worker fills: nothing as long as nobody follows, then not too often."""
 
-    def __init__(self, claim: Claim, book: SharedAccessBook, ingest: SharedIngest) -> None:
+    def __init__(self, claim: Claim, book: CrewAccessBook, ingest: CrewIngest) -> None:
         self._claim, self._book, self._ingest = claim, book, ingest
         self._timer: asyncio.TimerHandle | None = None
         self._state = ingest.state

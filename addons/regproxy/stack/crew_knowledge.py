@@ -1,7 +1,7 @@
 """What one worker learns of registries and clients, the others know soon: each tells, and hears, by the crew.
 
 Facts only, that spare a question or keep one from being asked: none of them lets a client read anything (who may read
-what is in the index, `store.shared_access`). No secret is told: tokens and logins go by hashes with a key that the
+what is in the index, `store.crew.access`). No secret is told: tokens and logins go by hashes with a key that the
 workers of one start have in common.
 """
 
@@ -24,14 +24,14 @@ from regproxy.policy.quota import Quota
 from regproxy.stack.accepted_logins import ACCEPTED_S
 from regproxy.stack.core import Core
 from regproxy.stack.not_found import Absent
-from regproxy.store.stamps import NOT_FOUND, Stamps
+from regproxy.store.crew.stamps import NOT_FOUND, Stamps
 
 _OUTAGE_S = 86400.0
 _QUOTA_S = 6 * 3600.0
 _TOKEN_S = 3600.0
 
 
-class SharedKnowledge:
+class CrewKnowledge:
     """Both ends of it, for one worker."""
 
     def __init__(self, core: Core, crew: Crew, stamps: Stamps) -> None:

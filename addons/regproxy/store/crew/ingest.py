@@ -11,18 +11,18 @@ from typing import Any
 
 from regproxy.oci.digest import Digest
 from regproxy.store.errors import IngestFailed, StoreError, translated
-from regproxy.store.growing import Home
+from regproxy.store.growing import HOLD_BACK_BYTES, Home
 from regproxy.store.ingest import Ingest, IngestState
 from regproxy.store.intervals import Intervals
 from regproxy.store.layout import Layout
 from regproxy.store.partial import PartialFile, Progress
 
 
-class SharedIngest(Ingest):
+class CrewIngest(Ingest):
     """The content of one digest while it arrives, here or at another worker."""
 
     def __init__(
-        self, digest: Digest, home: Home, on_change: Callable[["SharedIngest"], None], *, is_stored: bool
+        self, digest: Digest, home: Home, on_change: Callable[["CrewIngest"], None], *, is_stored: bool
     ) -> None:
         super().__init__(digest, home)
         self._layout = home.layout
@@ -36,6 +36,11 @@ class SharedIngest(Ingest):
     def contiguous_bytes(self) -> int:
         """Bytes from offset 0 on that have arrived without a hole."""
         return super().contiguous_bytes if self._followed is None else self._followed_bytes
+
+    @property
+    def arrived_bytes(self) -> int:
+        """All bytes that have arrived, as far as this worker was told."""
+        return super().arrived_bytes if self._followed is None else self._followed_bytes
 
     # While another worker fills the file.
 
@@ -97,7 +102,8 @@ class SharedIngest(Ingest):
         """
         if self.state not in {IngestState.FILLING, IngestState.VERIFIED}:
             return None
-        self._exposed = True
+        # What is held back as a whole is promised to nobody before it is verified.
+        self._exposed |= self.state is IngestState.VERIFIED or (self.size_bytes or 0) > HOLD_BACK_BYTES
         return {
             "size_bytes": self.size_bytes,
             "arrived_bytes": self.contiguous_bytes,

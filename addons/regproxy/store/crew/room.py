@@ -10,10 +10,11 @@ from pathlib import Path
 
 from regproxy.oci.digest import Digest
 from regproxy.store.accesses import Accesses
+from regproxy.store.crew.stamps import PINS, ROOM, Stamps
 from regproxy.store.eviction import Room
 from regproxy.store.index import Index
 from regproxy.store.layout import Layout, on_disk_bytes
-from regproxy.store.stamps import ROOM, Stamps
+from regproxy.store.pins import PIN_PREFIX
 
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS Held (kind TEXT NOT NULL, digest TEXT NOT NULL, bytes INTEGER NOT NULL,"
@@ -24,7 +25,7 @@ _FILLED, _IDLE, _UNINDEXED, _ASIDE = "filled", "idle", "unindexed", "aside"
 type _Rows = dict[tuple[str, str], tuple[int, float, int]]
 
 
-class SharedRoom(Room):
+class CrewRoom(Room):
     """The accounts as one worker sees them. Used by the index thread, with the store's lock held."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - as Room, and what is shared
@@ -34,11 +35,15 @@ class SharedRoom(Room):
         self._stamps = stamps
         self._owners: dict[Digest, int] = {}
         self._seen: int | None = None
+        self._pins_seen: int | None = None
         self._rows: _Rows = {}
         index.run(_TABLE)
 
     def begin(self) -> None:
-        """Read the accounts, if another worker has changed them."""
+        """Read the accounts and the pins, if another worker has changed them."""
+        if self._stamps.current(PINS) != self._pins_seen:
+            self._pins_seen = self._stamps.current(PINS)
+            super().read_pins()
         stamp = self._stamps.current(ROOM)
         if stamp != self._seen:
             self._read()
@@ -63,6 +68,42 @@ class SharedRoom(Room):
         self._rows = rows
         self._stamps.change(ROOM)
         self._seen = self._stamps.current(ROOM)
+
+    def read_pins(self) -> None:
+        """Take over the pins, which have just been changed, and have the others do so."""
+        self._stamps.change(PINS)
+        self._pins_seen = self._stamps.current(PINS)
+        super().read_pins()
+
+    def change_index(self, index: Index, unindexed: dict[Digest, int]) -> None:
+        """Go on with a new index, as `Room.change_index`; the accounts are written to it at the end."""
+        index.run(_TABLE)
+        super().change_index(index, unindexed)
+        self._rows = {}
+        self._seen = self._stamps.current(ROOM)
+
+    def follow_index(self, index: Index) -> None:
+        """Go on with an index that another worker has put in the place of the last one.
+
+        It lacks the pins and the accounts, if that worker had just been started and knew of none.
+        """
+        index.run(_TABLE)
+        self._index = index
+        if self._pins and not index.texts(PIN_PREFIX):
+            for key, text in self._pins.items():
+                index.put_text(key, text, 0.0)
+            self._pins_seen = None
+        if self._rows and not index.run("SELECT 1 FROM Held LIMIT 1").fetchall():
+            self._rows = {}
+            self._seen = self._stamps.current(ROOM)
+        else:
+            self._seen = None
+
+    def shift_times(self, by_s: float) -> None:
+        """Move the times of the accounts by so many seconds; they are read anew."""
+        self._index.run("UPDATE Held SET since_s = since_s + ? WHERE since_s > 0", (by_s,))
+        self._seen = None
+        self._stamps.change(ROOM)
 
     def claim(self, digest: Digest) -> bool:
         """Protect the partial file of a starting ingest, or of one that is taken over; whether there may be one."""

@@ -3,16 +3,16 @@
 from collections import OrderedDict
 
 from regproxy.oci.digest import Digest
+from regproxy.store.crew.stamps import Stamps
 from regproxy.store.hot import HotRecords, StoredManifest
 from regproxy.store.records import TagKey, TagRecord, content_key
-from regproxy.store.stamps import Stamps
 
 _MISSED = 10_000
 
 type _Key = Digest | TagKey
 
 
-class SharedHotRecords(HotRecords):
+class CrewHotRecords(HotRecords):
     """Records with the stamps from before they were read.
 
     A record is kept only after it was looked for and not found, with the stamp of that moment: who reads the index

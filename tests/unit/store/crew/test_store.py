@@ -20,7 +20,7 @@ from regproxy.store.errors import IngestFailed, StoreFull
 from regproxy.store.ingest import Ingest
 from regproxy.store.layout import Layout
 from regproxy.store.records import TagKey, TagRecord
-from unit.store.crew_of_stores import Member, crew_of_stores
+from unit.store.crew.crew_of_stores import Member, crew_of_stores
 
 BODY = random.Random(9).randbytes(300_000)  # noqa: S311 - not a secret
 DIGEST = Digest.of(BODY)

@@ -6,21 +6,24 @@ first look at the accounts to its last write, and changes the stamps of what it 
 
 import contextlib
 import logging
+import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from regproxy.oci.digest import Digest
 from regproxy.policy.access import CLOSED, NEVER_S, Repository
 from regproxy.store.access_table import AccessChanges
-from regproxy.store.eviction import Room
-from regproxy.store.index import MAX_ACCEPT_VARIANTS, Index, open_index
+from regproxy.store.clock_jumps import LEAST_JUMP_S
+from regproxy.store.crew.hot import tag_parts
+from regproxy.store.crew.room import CrewRoom
+from regproxy.store.crew.sharing import LockFile
+from regproxy.store.crew.stamps import CLOCK_OFFSET, FORGOTTEN_TAGS, INDEX_DEVICE, INDEX_INODE, LOOKED_AT_EPOCH, Stamps
+from regproxy.store.eviction import Room, Usage
+from regproxy.store.index import MAX_ACCEPT_VARIANTS, Index
 from regproxy.store.layout import Layout
 from regproxy.store.ledger import Ledger
 from regproxy.store.records import TagKey
-from regproxy.store.shared_hot import tag_parts
-from regproxy.store.shared_room import SharedRoom
-from regproxy.store.sharing import LockFile
-from regproxy.store.stamps import FORGOTTEN_TAGS, Stamps
 
 _logger = logging.getLogger(__name__)
 
@@ -34,8 +37,15 @@ class LearntChanges(AccessChanges):
     refused: set[Repository] = field(default_factory=set)
     """Where somebody was refused."""
 
+    def set_back(self, by_s: float) -> "LearntChanges":
+        """Return them by a clock that was set back by so many seconds."""
+        times = super(LearntChanges, self).set_back(by_s)
+        return LearntChanges(
+            times.repositories, times.bindings, times.proofs, times.challenges, dict(self.learnt_at), set(self.refused)
+        )
 
-class SharedLedger(Ledger):
+
+class CrewLedger(Ledger):
     """The ledger of one worker. `is_first`: no other worker has the store open."""
 
     def __init__(  # noqa: PLR0913 - as Ledger, and what is shared
@@ -50,6 +60,9 @@ class SharedLedger(Ledger):
         is_first: bool,
     ) -> None:
         self._stamps, self._is_first = stamps, is_first
+        self._offset_ms = 0
+        self._jumped_s = 0.0
+        """By how many seconds the clock was set between this worker's last change and the one under way."""
         self._lock = LockFile(layout.directory / "workers.lock")
         try:
             super().__init__(layout, cap_bytes=cap_bytes, min_free_bytes=min_free_bytes, oldest_s=oldest_s, clock=clock)
@@ -109,28 +122,89 @@ class SharedLedger(Ledger):
         """Give back the partial files of workers that have died, and write the access times."""
 
         def take_orphans() -> None:
-            self._shared_room().take_orphans(self._clock())
+            self._crew_room().take_orphans(self._clock())
             self._room.flush()
 
         await self._change("account for content", take_orphans)
 
+    async def look_at_usage(self) -> Usage:
+        """Return what the store takes now, whoever changed it last."""
+        await self._change("look at the cache", lambda: None)
+        return self.usage
+
+    async def shift_times(self, by_s: float) -> None:
+        """Follow the clock, which was set by so many seconds; the first worker that notices moves the index's times."""
+        del by_s  # each change finds it out, for the workers do not notice at the same moment
+        await self._change("follow the clock", lambda: None)
+
     # On the index thread.
 
     def _open(self) -> Index:
-        if self._is_first:
-            return super()._open()
-        return open_index(self._layout.directory)
+        with self._lock.alone():
+            index = super()._open()
+            self._agree(is_new=self._file.rebuilt and not self._is_first)
+        return index
+
+    def _agree(self, *, is_new: bool) -> None:
+        """Let the file that is open be everybody's index; what is not in a new one, the housekeeper looks for."""
+        for number, part in zip((INDEX_DEVICE, INDEX_INODE), self._file.identity, strict=True):
+            self._stamps.set_word(number, part)
+        if is_new:
+            self._stamps.set_word(LOOKED_AT_EPOCH, 0)
+
+    def _is_agreed(self) -> bool:
+        return self._file.identity == (self._stamps.word(INDEX_DEVICE), self._stamps.word(INDEX_INODE))
+
+    def _replace_index(self, damaged_by: Exception | None = None) -> None:
+        """Replace the index for all workers, if no other one has done it meanwhile."""
+        with self._lock.alone():
+            if not self._is_agreed():
+                self._follow_index()
+                return
+            super()._replace_index(damaged_by)
+            self._agree(is_new=True)
+            self._crew_room().end()
+
+    def _follow_index(self) -> None:
+        """Open the index that another worker has put in the place of the one that is open here."""
+        if self._is_agreed():
+            return
+        with contextlib.suppress(sqlite3.Error):
+            self._index.close()  # SQLite leaves the log alone when the file is not that of the name any more
+        self._layout.prepare()
+        self._index = self._file.open()
+        self._crew_room().follow_index(self._index)
+        self._agree(is_new=self._file.rebuilt)
+
+    def _follow_clock(self) -> None:
+        """Move all times along when the clock was set (`clock_jumps`): the index's once, what is here at each worker.
+
+        Raises what SQLite raises.
+        """
+        offset_ms = int((self._clock() - time.monotonic()) * 1000)
+        since_written_s = (offset_ms - (self._stamps.word(CLOCK_OFFSET) or offset_ms)) / 1000
+        if abs(since_written_s) >= LEAST_JUMP_S:
+            self._index.shift_times(since_written_s)
+            self._crew_room().shift_times(since_written_s)
+        self._stamps.set_word(CLOCK_OFFSET, max(0, offset_ms))
+        own_s = (offset_ms - (self._offset_ms or offset_ms)) / 1000
+        self._jumped_s = own_s if abs(own_s) >= LEAST_JUMP_S else 0.0
+        if self._jumped_s:
+            self.accesses.shift(self._jumped_s)
+            self.pulls.shift(self._jumped_s)
+        self._offset_ms = offset_ms
 
     def _new_room(self, cap_bytes: int, min_free_bytes: int) -> Room:
-        return SharedRoom(self._layout, self._index, self.accesses, cap_bytes, min_free_bytes, self._stamps)
+        return CrewRoom(self._layout, self._index, self.accesses, cap_bytes, min_free_bytes, self._stamps)
 
     def _collect(self, oldest_s: float) -> None:
         if self._is_first:
-            self._shared_room().begin_anew()
+            self._stamps.set_word(CLOCK_OFFSET, 0)
+            self._crew_room().begin_anew()
             super()._collect(oldest_s)
-            self._shared_room().end()
+            self._crew_room().end()
         else:
-            self._shared_room().begin()
+            self._crew_room().begin()
             self._refresh()
 
     def _changing[T](self, step: Callable[[], T]) -> T:
@@ -142,8 +216,10 @@ class SharedLedger(Ledger):
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        room = self._shared_room()
+        room = self._crew_room()
         with self._lock.alone():
+            self._follow_index()
+            self._follow_clock()
             self._index.on_discarded = self._discarded
             room.begin()
             try:
@@ -156,6 +232,8 @@ class SharedLedger(Ledger):
             self._stamps.change(self._stamps.number(key))
 
     def _write_learnt(self, changes: AccessChanges) -> None:
+        if self._jumped_s < 0:
+            changes = changes.set_back(-self._jumped_s)  # learnt by the clock as it was
         if isinstance(changes, LearntChanges):
             overtaken = {
                 repository
@@ -168,8 +246,8 @@ class SharedLedger(Ledger):
         else:
             self._write_access(changes)
 
-    def _shared_room(self) -> SharedRoom:
-        assert isinstance(self._room, SharedRoom)
+    def _crew_room(self) -> CrewRoom:
+        assert isinstance(self._room, CrewRoom)
         return self._room
 
 

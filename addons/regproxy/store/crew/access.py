@@ -18,10 +18,10 @@ from regproxy.policy.identities import Identity
 from regproxy.policy.openers import OpenedBy
 from regproxy.store.access_book import PROOFS, REPOSITORIES, AccessBook, Arrival, Opened, Recent
 from regproxy.store.access_table import AccessChanges
+from regproxy.store.crew.ledger import LearntChanges, repository_parts, without_rights
+from regproxy.store.crew.stamps import Stamps
 from regproxy.store.errors import StoreError
 from regproxy.store.ledger import Ledger
-from regproxy.store.shared_ledger import LearntChanges, repository_parts, without_rights
-from regproxy.store.stamps import Stamps
 
 _logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class _Stamped[Key: Hashable, Value](Recent[Key, Value]):
         return entry
 
 
-class SharedAccessBook(AccessBook):
+class CrewAccessBook(AccessBook):
     """The records of one worker's open store."""
 
     def __init__(self, ledger: Ledger, stamps: Stamps) -> None:

@@ -13,19 +13,20 @@ from pathlib import Path
 from regproxy.oci.digest import Digest
 from regproxy.store.access_book import AccessBook
 from regproxy.store.content import HOUSEKEEPING_INTERVAL_S, Store
+from regproxy.store.crew.access import CrewAccessBook
+from regproxy.store.crew.flights import CrewFlights
+from regproxy.store.crew.hot import CrewHotRecords
+from regproxy.store.crew.ledger import CrewLedger
+from regproxy.store.crew.sharing import LockFile, Sharing
+from regproxy.store.crew.stamps import DOUBTED_FROM, DOUBTED_UNTIL, EPOCH, FORGOTTEN_TAGS, LOOKED_AT_EPOCH
 from regproxy.store.directory import MIN_FREE_BYTES
 from regproxy.store.errors import translated
+from regproxy.store.eviction import Usage
 from regproxy.store.flights import Flights
 from regproxy.store.layout import on_disk_bytes
 from regproxy.store.ledger import Ledger
 from regproxy.store.records import content_key
 from regproxy.store.recovery import UNSETTLED_S, Doubts, beat_no_more, find_doubts
-from regproxy.store.shared_access import SharedAccessBook
-from regproxy.store.shared_flights import SharedFlights
-from regproxy.store.shared_hot import SharedHotRecords
-from regproxy.store.shared_ledger import SharedLedger
-from regproxy.store.sharing import LockFile, Sharing
-from regproxy.store.stamps import DOUBTED_FROM, DOUBTED_UNTIL, EPOCH, FORGOTTEN_TAGS, LOOKED_AT_EPOCH
 
 _logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ HOUSEKEEPING = "housekeeping"
 """The claim of the worker that keeps house."""
 
 
-class SharedStore(Store):
+class CrewStore(Store):
     """One cache directory, for one of several workers."""
 
     def __init__(  # noqa: PLR0913 - as Store, and what is shared
@@ -51,7 +52,7 @@ class SharedStore(Store):
     ) -> None:
         super().__init__(directory, cap_bytes, inactive_s, min_free_bytes, clock)
         self._sharing, self._stamps = sharing, sharing.stamps
-        self._hot = SharedHotRecords(self._stamps)
+        self._hot = CrewHotRecords(self._stamps)
         self._is_first = self._keeps_house = False
         self._opening: LockFile | None = None
         self._users: LockFile | None = None
@@ -94,10 +95,11 @@ class SharedStore(Store):
     async def tidy(self) -> None:
         """One round of housekeeping; of what is this worker's own business, if another one keeps house."""
         ledger = self._open_ledger()
-        assert isinstance(ledger, SharedLedger)
+        assert isinstance(ledger, CrewLedger)
         await ledger.take_orphans()
         if not self._keeps_house:
             await self.access.flush()
+            ledger.take_unindexed()  # the housekeeper looks for them
             if not self._stamps.word(DOUBTED_FROM):
                 self._doubts.unverified.clear()
             return
@@ -107,7 +109,7 @@ class SharedStore(Store):
             outcome = await self.reconcile()
             if outcome.right or outcome.removed:
                 _logger.info(
-                    "a worker died: %d contents were in no index and are right, %d were removed",
+                    "a worker died, or the cache lost rows of its index: %d contents are right, %d were removed",
                     outcome.right,
                     outcome.removed,
                 )
@@ -131,8 +133,17 @@ class SharedStore(Store):
         finally:
             waiting.cancel()
 
+    async def look_at_usage(self) -> Usage:
+        """Return what the store takes now, whoever changed it last."""
+        ledger = self._open_ledger()
+        assert isinstance(ledger, CrewLedger)
+        return await ledger.look_at_usage()
+
+    def _is_keeper(self) -> bool:
+        return self._keeps_house
+
     def _new_ledger(self, oldest_s: float) -> Ledger:
-        return SharedLedger(
+        return CrewLedger(
             self._layout,
             cap_bytes=self._cap_bytes,
             min_free_bytes=self._min_free_bytes,
@@ -143,11 +154,11 @@ class SharedStore(Store):
         )
 
     def _new_book(self, ledger: Ledger) -> AccessBook:
-        return SharedAccessBook(ledger, self._stamps)
+        return CrewAccessBook(ledger, self._stamps)
 
     def _new_flights(self, ledger: Ledger) -> Flights:
-        assert isinstance(self._access, SharedAccessBook)
-        return SharedFlights(self._layout, ledger, self._doubts.settle, self._sharing, self._access, self.holds)
+        assert isinstance(self._access, CrewAccessBook)
+        return CrewFlights(self._layout, ledger, self._doubts.settle, self._sharing, self._access, self.holds)
 
     def _find_doubts(self, ledger: Ledger) -> Doubts:
         """Doubt what the first worker doubts."""

@@ -1,0 +1,100 @@
+"""The connections of all workers: each writes down its own in memory that all share, and reads what the others have.
+
+A table for each worker, with one writer: a count of all, and one for each client in a slot by the hash of its address.
+It is looked into when a connection begins, in a few microseconds. Two workers that let somebody in at the same moment
+may let in one more than the limit. A dead worker's table is emptied by the supervisor.
+"""
+
+import mmap
+import os
+from hashlib import blake2b
+from typing import Self
+
+from regproxy.engine.board import BOARD_WORDS, TABLE_SLOTS, TABLE_WORDS
+from regproxy.engine.connection_count import ConnectionCount, ConnectionLimits
+
+_WINDOW = 8
+"""Slots that may be a client's; with more clients than that of neighbouring hashes, some count at one worker only."""
+
+
+class ConnectionTables:
+    """The tables of all workers, by their numbers from 1 on."""
+
+    def __init__(self, words: memoryview) -> None:
+        self._words = words
+        self._workers = len(words) // TABLE_WORDS
+
+    @classmethod
+    def of_memory(cls, fd: int) -> Self:
+        """Return the tables behind the words of the board; it stays mapped."""
+        return cls(memoryview(mmap.mmap(fd, os.fstat(fd).st_size)).cast("Q")[BOARD_WORDS:])
+
+    @classmethod
+    def of(cls, workers: int) -> Self:
+        """Return tables in this process's memory."""
+        return cls(memoryview(bytearray(8 * TABLE_WORDS * workers)).cast("Q"))
+
+    def total_elsewhere(self, own: int) -> int:
+        """Return the connections of the other workers."""
+        return sum(self._words[base] for base in self._others(own))
+
+    def client_elsewhere(self, own: int, client_ip: str) -> int:
+        """Return a client's connections at the other workers."""
+        key, words, found = _key(client_ip), self._words, 0
+        for base in self._others(own):
+            for slot in _slots(base, key):
+                if words[slot] == key:
+                    found += words[slot + 1]
+        return found
+
+    def write_total(self, own: int, count: int) -> None:
+        """Write down how many connections a worker has."""
+        self._words[(own - 1) * TABLE_WORDS] = count
+
+    def write_client(self, own: int, client_ip: str, count: int) -> None:
+        """Write down how many of them a client has; without a free slot it is not known to others."""
+        key, words = _key(client_ip), self._words
+        slots = _slots((own - 1) * TABLE_WORDS, key)
+        slot = next((each for each in slots if words[each] == key and words[each + 1]), None)
+        if slot is None:
+            slot = next((each for each in slots if not words[each + 1]), None)
+        if slot is not None:
+            words[slot], words[slot + 1] = key, count
+
+    def _others(self, own: int) -> list[int]:
+        return [number * TABLE_WORDS for number in range(self._workers) if number != own - 1]
+
+
+class CrewConnectionCount(ConnectionCount):
+    """The open connections of one worker, whose limits are for all of them together.
+
+    `own` is what this process has files for, `limits` what the operator allows.
+    """
+
+    def __init__(self, own: ConnectionLimits, limits: ConnectionLimits, tables: ConnectionTables, number: int) -> None:
+        super().__init__(limits)
+        self._most, self._tables, self._number = own.total, tables, number
+
+    def _of_client(self, client_ip: str) -> int:
+        return super()._of_client(client_ip) + self._tables.client_elsewhere(self._number, client_ip)
+
+    def _is_full(self) -> bool:
+        limit = self._limits.total
+        here = self._total
+        return bool(
+            (self._most and here >= self._most)
+            or (limit and here + self._tables.total_elsewhere(self._number) >= limit)
+        )
+
+    def _changed(self, client_ip: str) -> None:
+        self._tables.write_total(self._number, self._total)
+        self._tables.write_client(self._number, client_ip, self._open[client_ip])
+
+
+def _key(client_ip: str) -> int:
+    return int.from_bytes(blake2b(client_ip.encode(), digest_size=8).digest()) | 1
+
+
+def _slots(base: int, key: int) -> list[int]:
+    first = (key >> 1) % TABLE_SLOTS
+    return [base + 2 + 2 * ((first + step) % TABLE_SLOTS) for step in range(_WINDOW)]
