@@ -49,7 +49,8 @@ class RequestHead:
 
     def values(self, name: str) -> tuple[str, ...]:
         """Return all values of a field."""
-        return tuple([value for each, value in self.fields if each == name])  # noqa: C409 - half the time of a generator
+        # A list first: half the time of a generator.
+        return tuple([value for each, value in self.fields if each == name])
 
     @property
     def is_last(self) -> bool:

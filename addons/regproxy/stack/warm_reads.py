@@ -31,7 +31,6 @@ from regproxy.stack.push_bypass import asks_what_to_push, may_push
 from regproxy.stack.reads import Read
 from regproxy.store.errors import StoreError
 
-
 _CACHED_TARGET_CHARACTERS = 512
 """Names and digests fit; what a hostile client makes up is not to take memory."""
 
