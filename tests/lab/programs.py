@@ -32,6 +32,7 @@ DEBIAN_PACKAGES: Mapping[str, str] = {
     "docker-registry": "docker-registry",
     "dockerd": "docker.io",
     "ip": "iproute2",
+    "tc": "iproute2",
     "jq": "jq",
     "nginx": "nginx-light",
     "podman": "podman",

@@ -1,0 +1,169 @@
+"""The tables of docs/scaling.md: `python -m bench.scaling.tables --write` renews them, a test compares."""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bench import ROOT
+from bench.report import align
+from bench.scaling.inputs import Inputs, read_inputs
+from bench.scaling.model import Outcome, Scenario, State, simulate
+
+PAGE = ROOT / "docs/scaling.md"
+
+_NODES = (100, 1_000, 10_000)
+_REPLICAS = (1, 2, 4, 8)
+_GB = 1e9
+_ROLLOUTS: Mapping[str, Mapping[str, float]] = {
+    "at once": {},
+    "within 5 minutes": {"window_s": 300},
+    "within 30 minutes": {"window_s": 1800},
+    "at once, one in a hundred has it": {"seeds": 0.01},
+}
+_BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+
+
+def main() -> int:
+    """Print the tables, or write them into the page; return 0."""
+    parser = argparse.ArgumentParser(prog="bench.scaling.tables", description="The tables of docs/scaling.md.")
+    parser.add_argument("--write", action="store_true", help="renew them in the page")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    chosen = parser.parse_args()
+    tables = all_tables(read_inputs())
+    if chosen.write:
+        chosen.page.write_text(renewed(chosen.page.read_text(), tables))
+    else:
+        sys.stdout.write("\n\n".join(f"{name}\n\n{table}" for name, table in tables.items()) + "\n")
+    return 0
+
+
+def all_tables(inputs: Inputs) -> Mapping[str, str]:
+    """Return all tables by name."""
+    return {name: make(inputs) for name, make in _TABLES.items()}
+
+
+def renewed(page: str, tables: Mapping[str, str]) -> str:
+    """Return the page with these tables. KeyError for one that does not exist."""
+    return _BLOCK.sub(lambda block: f"{block[1]}\n{tables[block[2]]}\n{block[3]}", page)
+
+
+def _at_once(inputs: Inputs) -> str:
+    """Everything warm: what replicas do."""
+    scenarios = [Scenario(nodes=nodes, replicas=replicas) for nodes in _NODES for replicas in _REPLICAS]
+    head = ["nodes", "replicas", "last node", "peak of each", "sent by each", "cores", "memory", "limit"]
+    return _table(head, ([s.nodes, s.replicas, *_of_replica(simulate(s, inputs))] for s in scenarios))
+
+
+def _by_card(inputs: Inputs) -> str:
+    """1,000 nodes, one replica: cards, doors and workers."""
+    lines = []
+    for nic_gbit_s in (1, 10, 25, 100):
+        for door in ("mirror", "tls"):
+            cells: list[object] = [f"{nic_gbit_s} Gbit/s", door]
+            for workers in (1, 2, 4, 8):
+                scenario = Scenario(nodes=1_000, workers=workers, nic_gbit_s=nic_gbit_s, door=door)
+                outcome = simulate(scenario, inputs)
+                cells.append(f"{_seconds(outcome.last_node_s)} ({outcome.limit.split(' of ')[0]})")
+            lines.append(cells)
+    return _table(["card", "door", *(f"WORKERS={workers}" for workers in (1, 2, 4, 8))], lines)
+
+
+def _cold(inputs: Inputs) -> str:
+    """Where the image is: what the registry and its line feel."""
+    lines = []
+    for replicas in _REPLICAS:
+        cells: list[object] = [replicas]
+        for state in (State.COLD, State.BUCKET, State.WARM):
+            outcome = simulate(Scenario(nodes=100, replicas=replicas, state=state), inputs)
+            cells += [_seconds(outcome.last_node_s), f"{outcome.upstream_bytes / _GB:.0f} GB"]
+        lines.append(cells[:-1])
+    head = ["replicas", "cold", "from the registry", "in the bucket", "from the registry", "on every disk"]
+    return _table(head, lines)
+
+
+def _peers(inputs: Inputs) -> str:
+    """A P2P layer in front: for nodes that come at once, for a rollout, and where some nodes have the image."""
+    lines = []
+    for nodes in (1_000, 10_000):
+        for what, change in _ROLLOUTS.items():
+            seeds = int(change.get("seeds", 0) * nodes)
+            base = Scenario(nodes=nodes - seeds, window_s=change.get("window_s", 0.0), seeds=seeds)
+            cells: list[object] = [nodes, what]
+            for outcome in (simulate(base, inputs), simulate(replace(base, has_peers=True), inputs)):
+                cells += [_seconds(outcome.last_node_s), f"{outcome.replica_sent_bytes / _GB:,.0f} GB"]
+            lines.append(cells)
+    head = ["nodes", "they begin", "last node", "sent", "last node, with peers", "sent, with peers"]
+    return _table(head, lines)
+
+
+def _published(inputs: Inputs) -> str:
+    """What others have published, and what the model says of us in their place."""
+    kraken = Scenario(
+        nodes=2_600, workers=8, nic_gbit_s=25, node_gbit_s=2.4, layers_bytes=(1_500_000_000, 1_500_000_000)
+    )
+    azure = Scenario(
+        nodes=10, workers=4, nic_gbit_s=12.5, node_gbit_s=12.5, layers_bytes=(250_000_000,) * 4, state=State.COLD
+    )
+    cold, one = replace(azure, line_gbit_s=10.0), Scenario(nodes=1, nic_gbit_s=10)
+    rows: list[list[object]] = []
+    for replicas in (1, 5, 16):
+        outcome = simulate(replace(kraken, replicas=replicas), inputs)
+        what = "Kraken: 3 GB in 2 layers, 2,600 hosts at 300 MB/s, 5 origins"
+        us = f"{replicas} x 25 Gbit/s, warm: {_seconds(outcome.last_download_s)} to the last byte"
+        rows.append([what, "p50 10 s, p99.9 22 s", us])
+    spegel = simulate(cold, inputs)
+    rows.append(
+        [
+            "Spegel: 1 GB in 4 layers, 10 nodes, created at once",
+            "12.2 s (12.5 s without it), slowest 13.3 s",
+            f"1 replica, cold, a line of 10 Gbit/s: {_seconds(spegel.last_node_s)}",
+        ]
+    )
+    dragonfly = simulate(one, inputs)
+    rows.append(
+        [
+            "Dragonfly (dfbench): 1 GB to one host",
+            "4.9 to 6.1 s",
+            f"1 replica, warm: {dragonfly.last_download_s:.1f} s to the last byte",
+        ]
+    )
+    return _table(["published", "their figure", "the model of us"], rows)
+
+
+_TABLES: Mapping[str, Callable[[Inputs], str]] = {
+    "at-once": _at_once,
+    "by-card": _by_card,
+    "cold": _cold,
+    "peers": _peers,
+    "published": _published,
+}
+
+
+def _of_replica(outcome: Outcome) -> list[str]:
+    return [
+        _seconds(outcome.last_node_s),
+        f"{outcome.replica_peak_gbit_s:.1f} Gbit/s",
+        f"{outcome.replica_sent_bytes / _GB:,.0f} GB",
+        f"{outcome.replica_peak_cores:.1f}",
+        f"{outcome.replica_memory_bytes / 1e6:,.0f} MB",
+        outcome.limit,
+    ]
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 3 * 3600 else f"{seconds / 3600:,.1f} h"
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    return align(
+        [list(head), *([f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in line] for line in lines)]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
