@@ -23,7 +23,7 @@ from lab.programs import LabError
 
 logger = logging.getLogger("bench.scaling")
 
-SIZES = dataclasses.replace(FULL, large_blob_bytes=512 * MIB, cold_blob_bytes=256 * MIB)
+SIZES = dataclasses.replace(FULL, large_blob_bytes=256 * MIB, cold_blob_bytes=256 * MIB, hey_s=3)
 QUICK = dataclasses.replace(FULL, repeats=1, large_blob_bytes=128 * MIB, cold_blob_bytes=64 * MIB, hey_s=1)
 ROWS = (*(subject.name for subject in workers.SUBJECTS), replicas.SUBJECT)
 

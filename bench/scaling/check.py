@@ -142,9 +142,9 @@ def _page(table: str, repeats: int, described: Mapping[str, str]) -> str:
     today = dt.datetime.now(dt.UTC).date().isoformat()
     return f"""# The model against real clients
 
-Written by `make bench-scaling` on {today}. Do not edit. One proxy, one worker, warm, by the mirror door, behind a line of
-{_LINE_MBIT_S} Mbit/s (`tc`, token bucket) in a network namespace; the clients are curl. Until the last byte at the last
-client, median of {repeats}. The line carries headers of TCP and IP, too, which the model does not know.
+Written by `make bench-scaling` on {today}. Do not edit. One proxy, one worker, warm, by the mirror door, behind a line
+of {_LINE_MBIT_S} Mbit/s (`tc`, token bucket) in a network namespace; the clients are curl. Until the last byte at the
+last client, median of {repeats}. The line carries headers of TCP and IP, too, which the model does not know.
 
 {table}
 

@@ -1,7 +1,7 @@
 """Many nodes pull one image at once: a model of flows that share limits. No I/O, no clock, no chance.
 
-Bytes are a fluid. At every moment each flow (a layer on its way to the nodes of a cohort) gets as much as it can without
-taking from a flow that has less: max-min fairness, which is what TCP comes near to with equal clients. The limits are
+Bytes are a fluid. At every moment each flow (a layer on its way to the nodes of a cohort) gets as much as it can
+without taking from a flow that has less: max-min fairness, which TCP comes near to with equal clients. The limits are
 
 - a replica's network card, and its cores: what one core sends in a second is measured (`inputs.toml`);
 - the line to the registries, and to the bucket, which all replicas share, and what one download gives at most;
@@ -15,7 +15,7 @@ one after the other. Nodes are spread evenly over replicas, and a replica's conn
 import enum
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bench.scaling.inputs import Inputs
@@ -23,7 +23,7 @@ from bench.scaling.sharing import Limit, shares
 
 _CLOSE_BYTES = 1.0
 _CLOSE_S = 1e-9
-_COHORTS = 40
+_COHORTS = 80
 
 
 class State(enum.StrEnum):
@@ -118,7 +118,7 @@ class _Run:
         self._fill_cpu = inputs.bucket_cpu_s_per_gib if from_bucket else inputs.cold_cpu_s_per_gib
         self._fill_cpu /= 1 << 30
         self._core_bytes_s = (1 << 30) / self._door.cpu_s_per_gib
-        self._request_s = self._first_request_s() + self._door.kept_s * (len(self._layers) + 2) + self._door.new_s * 2
+        self._request_s = self._first_request_s() * 3 + self._door.kept_s * (len(self._layers) + 2)
         self._cohorts = self._all_cohorts()
         is_warm = scenario.state is State.WARM
         self._filled = {layer: float(size) if is_warm else 0.0 for layer, size in enumerate(self._layers)}
@@ -154,13 +154,18 @@ class _Run:
         )
 
     def _first_request_s(self) -> float:
-        return self._door.new_s
+        return self._door.new_s + self._door.new_more_for_worker_s * (self._s.workers - 1)
 
     def _all_cohorts(self) -> list[_Cohort]:
-        count = min(_COHORTS, self._s.nodes) if self._s.window_s else 1
-        nodes = self._s.nodes / count
-        asking_s = nodes * self._request_s / self._s.replicas / self._s.workers
-        return [_Cohort(nodes, self._s.window_s * number / count + asking_s) for number in range(count)]
+        """Cut the nodes into cohorts, small ones first: those that begin first are the ones that others get from."""
+        count = _COHORTS if self._s.window_s else 1
+        cohorts = []
+        for number in range(count):
+            begun, share = (number / count) ** 2, (2 * number + 1) / count**2
+            nodes = self._s.nodes * share
+            asking_s = nodes * self._request_s / self._s.replicas / self._s.workers
+            cohorts.append(_Cohort(nodes, self._s.window_s * begun + asking_s))
+        return cohorts
 
     def _begin_flows(self) -> None:
         for cohort in self._cohorts:
@@ -179,29 +184,40 @@ class _Run:
         fill_bytes_s = self._fill_rate()
         flows = [(cohort, flow) for cohort in self._cohorts for flow in cohort.flows]
         rates, held_by = shares([cohort.nodes for cohort, _ in flows], self._limits(flows, fill_bytes_s))
-        ahead_s = [cohort.start_s - self._now_s for cohort in self._cohorts if cohort.start_s > self._now_s + _CLOSE_S]
-        ahead_s += [(self._layers[layer] - self._filled[layer]) / fill_bytes_s for layer in self._filling]
-        for (_, flow), rate in zip(flows, rates, strict=True):
-            ahead_s.append(self._left_bytes(flow) / rate)
-            gap_bytes = self._filled[flow.layer] - flow.got_bytes
-            if flow.layer in self._filling and not flow.from_peers and gap_bytes > _CLOSE_BYTES and rate > fill_bytes_s:
-                ahead_s.append(gap_bytes / (rate - fill_bytes_s))
-        step_s = max(min(ahead_s), _CLOSE_S)
+        step_s = max(min(self._ahead_s(flows, rates, fill_bytes_s)), _CLOSE_S)
         self._note(flows, rates, held_by, step_s, fill_bytes_s)
         for (_, flow), rate in zip(flows, rates, strict=True):
             flow.got_bytes += rate * step_s
+        self._fill(fill_bytes_s * step_s)
+        self._now_s += step_s
+        for cohort, flow in flows:
+            if self._left_bytes(flow) <= _CLOSE_BYTES:
+                cohort.flows.remove(flow)
+                cohort.done_at_s[flow.layer] = self._now_s
+
+    def _ahead_s(
+        self, flows: Sequence[tuple[_Cohort, _Flow]], rates: Sequence[float], fill_bytes_s: float
+    ) -> Iterator[float]:
+        """Yield after how long each of the next changes comes, if the others did not."""
+        for cohort in self._cohorts:
+            if cohort.start_s > self._now_s + _CLOSE_S:
+                yield cohort.start_s - self._now_s
+        for layer in self._filling:
+            yield (self._layers[layer] - self._filled[layer]) / fill_bytes_s
+        for (_, flow), rate in zip(flows, rates, strict=True):
+            yield self._left_bytes(flow) / rate
+            gap_bytes = self._filled[flow.layer] - flow.got_bytes
+            if flow.layer in self._filling and not flow.from_peers and gap_bytes > _CLOSE_BYTES and rate > fill_bytes_s:
+                yield gap_bytes / (rate - fill_bytes_s)
+
+    def _fill(self, arrived_bytes: float) -> None:
+        """Let so many bytes of each layer that is on its way arrive at the replicas."""
         for layer in tuple(self._filling):
-            self._filled[layer] += fill_bytes_s * step_s
-            self._filled_bytes += fill_bytes_s * step_s
+            self._filled[layer] += arrived_bytes
+            self._filled_bytes += arrived_bytes
             if self._filled[layer] >= self._layers[layer] - _CLOSE_BYTES:
                 self._filled[layer] = float(self._layers[layer])
                 self._filling.discard(layer)
-        self._now_s += step_s
-        for cohort in self._cohorts:
-            for flow in tuple(cohort.flows):
-                if self._left_bytes(flow) <= _CLOSE_BYTES:
-                    cohort.flows.remove(flow)
-                    cohort.done_at_s[flow.layer] = self._now_s
 
     def _fill_rate(self) -> float:
         """Return what each layer that is on its way to the replicas gets, in bytes a second."""

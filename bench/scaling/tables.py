@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench import ROOT
 from bench.report import align
-from bench.scaling.inputs import Inputs, read_inputs
+from bench.scaling.inputs import DoorCosts, Inputs, read_inputs
 from bench.scaling.model import Outcome, Scenario, State, simulate
 
 PAGE = ROOT / "docs/scaling.md"
@@ -23,7 +23,7 @@ _ROLLOUTS: Mapping[str, Mapping[str, float]] = {
     "within 30 minutes": {"window_s": 1800},
     "at once, one in a hundred has it": {"seeds": 0.01},
 }
-_BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> int:
@@ -47,18 +47,53 @@ def all_tables(inputs: Inputs) -> Mapping[str, str]:
 
 def renewed(page: str, tables: Mapping[str, str]) -> str:
     """Return the page with these tables. KeyError for one that does not exist."""
-    return _BLOCK.sub(lambda block: f"{block[1]}\n{tables[block[2]]}\n{block[3]}", page)
+    return _BLOCK.sub(lambda block: f"{block[1]}\n\n{tables[block[2]]}\n\n{block[3]}", page)
+
+
+def _inputs(inputs: Inputs) -> str:
+    """List what the model takes for given."""
+    mirror, tls = inputs.doors["mirror"], inputs.doors["tls"]
+    rows: list[tuple[str, Callable[[DoorCosts], str]]] = [
+        ("a manifest on a kept connection", lambda door: f"{door.kept_s * 1e3:.2f} ms of a core"),
+        ("a new connection with one", lambda door: f"{door.new_s * 1e3:.2f} ms"),
+        ("more of it for each further worker", lambda door: f"{door.new_more_for_worker_s * 1e3:.2f} ms"),
+        ("sending 1 GiB", lambda door: f"{door.cpu_s_per_gib:.2f} s"),
+        ("memory for a connection", lambda door: f"{door.connection_bytes / 1e3:,.0f} kB"),
+    ]
+    lines = [[title, f"{figure(mirror)}; by TLS {figure(tls)}", "measured"] for title, figure in rows]
+    lines += [
+        ["1 GiB from the registry", f"{inputs.cold_cpu_s_per_gib} s of a core", "measured"],
+        ["1 GiB from the bucket", f"{inputs.bucket_cpu_s_per_gib} s of a core", "measured"],
+        ["one worker", f"{inputs.worker_bytes / 1e6:.0f} MB", "measured"],
+        ["one download from the bucket", f"{inputs.bucket_bytes_s / 1e6:.0f} MB/s", "measured"],
+        [
+            "one from the registry",
+            f"{inputs.download_bytes_s / 1e6:.0f} MB/s",
+            "4 connections of 40 MB/s, as CDNs limit each",
+        ],
+        ["line to the registries", f"{inputs.line_gbit_s:g} Gbit/s for all replicas", "assumed"],
+        ["line to the bucket", f"{inputs.bucket_gbit_s:g} Gbit/s for all replicas", "assumed"],
+        ["a node's card", f"{inputs.node_gbit_s:g} Gbit/s", "assumed"],
+        [
+            "a node unpacks",
+            f"{inputs.unpack_bytes_s / 1e6:.0f} MB/s of compressed layers",
+            "assumed; Spegel's benchmark has 12 s for 1 GB in 4 layers",
+        ],
+        ["layers at a time", inputs.layers_at_a_time, "containerd"],
+        ["the image", ", ".join(f"{size / 1e6:.0f}" for size in inputs.layers_bytes) + " MB", "assumed"],
+    ]
+    return _table(["input", "figure", "from"], lines)
 
 
 def _at_once(inputs: Inputs) -> str:
-    """Everything warm: what replicas do."""
+    """Show what replicas do when everything is warm."""
     scenarios = [Scenario(nodes=nodes, replicas=replicas) for nodes in _NODES for replicas in _REPLICAS]
     head = ["nodes", "replicas", "last node", "peak of each", "sent by each", "cores", "memory", "limit"]
     return _table(head, ([s.nodes, s.replicas, *_of_replica(simulate(s, inputs))] for s in scenarios))
 
 
 def _by_card(inputs: Inputs) -> str:
-    """1,000 nodes, one replica: cards, doors and workers."""
+    """Let 1,000 nodes ask one replica, by cards, doors and workers."""
     lines = []
     for nic_gbit_s in (1, 10, 25, 100):
         for door in ("mirror", "tls"):
@@ -72,7 +107,7 @@ def _by_card(inputs: Inputs) -> str:
 
 
 def _cold(inputs: Inputs) -> str:
-    """Where the image is: what the registry and its line feel."""
+    """Show what the registry and its line feel, by where the image is."""
     lines = []
     for replicas in _REPLICAS:
         cells: list[object] = [replicas]
@@ -85,7 +120,7 @@ def _cold(inputs: Inputs) -> str:
 
 
 def _peers(inputs: Inputs) -> str:
-    """A P2P layer in front: for nodes that come at once, for a rollout, and where some nodes have the image."""
+    """Put a P2P layer in front: of nodes that come at once, of a rollout, and where some nodes have the image."""
     lines = []
     for nodes in (1_000, 10_000):
         for what, change in _ROLLOUTS.items():
@@ -100,7 +135,7 @@ def _peers(inputs: Inputs) -> str:
 
 
 def _published(inputs: Inputs) -> str:
-    """What others have published, and what the model says of us in their place."""
+    """Put what others have published beside what the model says of us in their place."""
     kraken = Scenario(
         nodes=2_600, workers=8, nic_gbit_s=25, node_gbit_s=2.4, layers_bytes=(1_500_000_000, 1_500_000_000)
     )
@@ -134,6 +169,7 @@ def _published(inputs: Inputs) -> str:
 
 
 _TABLES: Mapping[str, Callable[[Inputs], str]] = {
+    "inputs": _inputs,
     "at-once": _at_once,
     "by-card": _by_card,
     "cold": _cold,

@@ -41,10 +41,10 @@ class PeerMirror:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_HEAD(self) -> None:  # noqa: N802 - the library's name
+            def do_HEAD(self) -> None:
                 self.do_GET()
 
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 wanted = self.path.partition("?")[0].rpartition("/")[2]
                 content = mirror._contents.get(wanted)
                 status, body = (404, _NOT_FOUND) if content is None else (200, content)

@@ -32,7 +32,7 @@ type Pull = Callable[[Address, Image, str], Proxy]
 def documented_hosts(peers: Address, proxy: Address) -> str:
     """Return the page's hosts.toml with the addresses and the registry of this test."""
     (block,) = re.findall(r"```toml\n(server = .*?)```", PAGE.read_text(), re.DOTALL)
-    text = block.replace("http://192.0.2.10:30020", f"http://{peers}")
+    text = str(block).replace("http://192.0.2.10:30020", f"http://{peers}")
     text = text.replace("http://registry-proxy.example:3128", f"http://{proxy}")
     text = text.replace("https://registry-1.docker.io", f"https://{REGISTRY}")
     assert text.count(str(peers)) == text.count(str(proxy)) == 1, f"the page has another form: {block}"
