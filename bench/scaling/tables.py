@@ -79,7 +79,7 @@ def _inputs(inputs: Inputs) -> str:
             f"{inputs.unpack_bytes_s / 1e6:.0f} MB/s of compressed layers",
             "assumed; Spegel's benchmark has 12 s for 1 GB in 4 layers",
         ],
-        ["layers at a time", inputs.layers_at_a_time, "containerd"],
+        ["layers at a time", str(inputs.layers_at_a_time), "containerd"],
         ["the image", ", ".join(f"{size / 1e6:.0f}" for size in inputs.layers_bytes) + " MB", "assumed"],
     ]
     return _table(["input", "figure", "from"], lines)
