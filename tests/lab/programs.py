@@ -32,7 +32,6 @@ DEBIAN_PACKAGES: Mapping[str, str] = {
     "docker-registry": "docker-registry",
     "dockerd": "docker.io",
     "ip": "iproute2",
-    "tc": "iproute2",
     "jq": "jq",
     "nginx": "nginx-light",
     "podman": "podman",
@@ -40,6 +39,7 @@ DEBIAN_PACKAGES: Mapping[str, str] = {
     "runc": "runc",
     "shellcheck": "shellcheck",
     "skopeo": "skopeo",
+    "tc": "iproute2",
     "unshare": "util-linux",
 }
 
