@@ -88,7 +88,7 @@ def _inputs(inputs: Inputs) -> str:
 def _at_once(inputs: Inputs) -> str:
     """Show what replicas do when everything is warm."""
     scenarios = [Scenario(nodes=nodes, replicas=replicas) for nodes in _NODES for replicas in _REPLICAS]
-    head = ["nodes", "replicas", "last node", "peak of each", "sent by each", "cores", "memory", "limit"]
+    head = ["nodes", "replicas", "last node", "peak of each", "sent by each", "cores", "CPU", "memory", "limit"]
     return _table(head, ([s.nodes, s.replicas, *_of_replica(simulate(s, inputs))] for s in scenarios))
 
 
@@ -109,13 +109,14 @@ def _by_card(inputs: Inputs) -> str:
 def _cold(inputs: Inputs) -> str:
     """Show what the registry and its line feel, by where the image is."""
     lines = []
-    for replicas in _REPLICAS:
-        cells: list[object] = [replicas]
-        for state in (State.COLD, State.BUCKET, State.WARM):
-            outcome = simulate(Scenario(nodes=100, replicas=replicas, state=state), inputs)
-            cells += [_seconds(outcome.last_node_s), f"{outcome.upstream_bytes / _GB:.0f} GB"]
-        lines.append(cells[:-1])
-    head = ["replicas", "cold", "from the registry", "in the bucket", "from the registry", "on every disk"]
+    for nodes in (100, 1_000):
+        for replicas in _REPLICAS:
+            cells: list[object] = [nodes, replicas]
+            for state in (State.COLD, State.BUCKET, State.WARM):
+                outcome = simulate(Scenario(nodes=nodes, replicas=replicas, state=state), inputs)
+                cells += [_seconds(outcome.last_node_s), f"{outcome.upstream_bytes / _GB:.0f} GB"]
+            lines.append(cells[:-1])
+    head = ["nodes", "replicas", "cold", "from the registry", "in the bucket", "from the registry", "on every disk"]
     return _table(head, lines)
 
 
@@ -184,6 +185,7 @@ def _of_replica(outcome: Outcome) -> list[str]:
         f"{outcome.replica_peak_gbit_s:.1f} Gbit/s",
         f"{outcome.replica_sent_bytes / _GB:,.0f} GB",
         f"{outcome.replica_peak_cores:.1f}",
+        f"{outcome.replica_cpu_s:,.0f} s",
         f"{outcome.replica_memory_bytes / 1e6:,.0f} MB",
         outcome.limit,
     ]
