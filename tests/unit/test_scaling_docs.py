@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -65,5 +66,4 @@ def test_the_values_for_spegel_become_the_hosts_file_of_the_page() -> None:
 
 def _median(subject: str, name: str) -> float:
     document = json.loads((ROOT / "bench/results-scaling.json").read_text(encoding="utf-8"))
-    figures = sorted(document["figures"][subject][name])
-    return float(figures[len(figures) // 2])
+    return float(statistics.median(document["figures"][subject][name]))
