@@ -1,6 +1,6 @@
 # Every target sets up what it needs; nothing has to be installed before.
 .DEFAULT_GOAL := help
-.PHONY: help serve soak test test-shared test-workers test-clients test-container test-setup test-hostile crash golden fuzz screenshot bench check audit sbom lint format lock clean
+.PHONY: help serve soak test test-shared test-workers test-clients test-container test-setup test-hostile crash golden fuzz screenshot bench bench-scaling check audit sbom lint format lock clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -98,6 +98,12 @@ bench: ## Compare with nginx, docker-registry, Squid and mitmdump; ARGS="--quick
 	@scripts/bootstrap dev
 	@scripts/bench-packages
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-scaling: ## Measure 1, 2 and 4 workers and two replicas with a bucket, and the model of docs/scaling.md; ARGS="--quick"
+	@scripts/bootstrap dev
+	@scripts/bench-packages
+	@$(BIN)/python -m bench.scaling $(ARGS)
+	@if [ "$$(id -u)" = 0 ]; then $(BIN)/python -m bench.scaling.check; else echo "the model is checked as root only"; fi
 
 check: lint audit ## Lint, check the types, and audit the packages
 	@$(BIN)/mypy --strict

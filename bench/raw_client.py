@@ -44,8 +44,9 @@ class Resource:
 
     def get(self, path: str | None = None) -> bytes:
         """Return the request for the URL, or for another path on its host."""
-        wanted = urlsplit(self.url).path if path is None else path
-        target = f"{urlsplit(self.url).scheme}://{self.authority}{wanted}" if self.proxy and not self.is_tls else wanted
+        parts = urlsplit(self.url)
+        wanted = parts._replace(scheme="", netloc="").geturl() if path is None else path
+        target = f"{parts.scheme}://{self.authority}{wanted}" if self.proxy and not self.is_tls else wanted
         accept = "application/vnd.oci.image.manifest.v1+json" if "/manifests/" in wanted else "*/*"
         return f"GET {target} HTTP/1.1\r\nHost: {self.authority}\r\nAccept: {accept}\r\n\r\n".encode()
 

@@ -55,14 +55,14 @@ class Report:
             for metric in row.metrics:
                 cells = [self._cell(row, metric, peer) for peer in self.peers]
                 lines.append([metric.title, metric.unit, *cells])
-        return _align(lines)
+        return align(lines)
 
     def bars(self) -> str:
         """Return the bars and whether they are reached."""
         lines = [["", "bar", "figure", "reached"]]
         for _, metric, bar, figure, verdict in self.verdicts():
             lines.append([metric.title, bar.text, "" if figure is None else f"{figure:.3g}", verdict])
-        return _align(lines)
+        return align(lines)
 
     def verdicts(self) -> Iterator[tuple[Row, Metric, Bar, float | None, str]]:
         """Yield each bar with our figure for it and `yes`, `no`, `aim` (more than asked) or `not measured`."""
@@ -126,9 +126,9 @@ Least and greatest single figure of ours and nginx's.
 
 ## Machine
 
-{_pairs(self.machine)}
+{pairs(self.machine)}
 
-{_pairs(self.versions)}
+{pairs(self.versions)}
 """
 
     def _summary(self) -> str:
@@ -148,8 +148,8 @@ Least and greatest single figure of ours and nginx's.
             return "-"
         ours = self.results.median(row, metric, OURS.name)
         if peer is OURS or not figure or ours is None or metric.name == "growth":
-            return _number(figure)
-        return f"{_number(figure)} ({_number(ours / figure)})"
+            return number(figure)
+        return f"{number(figure)} ({number(ours / figure)})"
 
     def _figure_for(self, row: Row, metric: Metric, bar: Bar) -> float | None:
         ours = self.results.median(row, metric, OURS.name)
@@ -164,9 +164,9 @@ Least and greatest single figure of ours and nginx's.
         for row in self.rows:
             for metric in row.metrics:
                 spreads = (self.results.spread(row, metric, peer.name) for peer in compared)
-                cells = ["-" if s is None else f"{_number(s[0])} to {_number(s[1])}" for s in spreads]
+                cells = ["-" if s is None else f"{number(s[0])} to {number(s[1])}" for s in spreads]
                 lines.append([metric.title, metric.unit, *cells])
-        return _align(lines)
+        return align(lines)
 
     def _differences(self) -> str:
         return "\n".join(f"- {peer.name}: {peer.difference}" for peer in self.peers if peer.difference)
@@ -180,14 +180,14 @@ def _verdict(bar: Bar, figure: float | None) -> str:
     return "aim" if bar.aim is not None and bar.is_reached(figure, bar.aim) else "yes"
 
 
-def _number(figure: float) -> str:
+def number(figure: float) -> str:
     """Return three digits that mean something."""
     if abs(figure) >= 100:
         return f"{figure:,.0f}"
     return f"{figure:.1f}" if abs(figure) >= 10 else f"{figure:.2f}"
 
 
-def _align(lines: Sequence[Sequence[str]]) -> str:
+def align(lines: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table whose columns also line up in a terminal."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     rule = ["-" * width for width in widths]
@@ -197,5 +197,6 @@ def _align(lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _pairs(table: Mapping[str, str]) -> str:
+def pairs(table: Mapping[str, str]) -> str:
+    """Return a Markdown list of names and texts."""
     return "\n".join(f"- {name}: {text}" for name, text in table.items())

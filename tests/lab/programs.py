@@ -39,6 +39,7 @@ DEBIAN_PACKAGES: Mapping[str, str] = {
     "runc": "runc",
     "shellcheck": "shellcheck",
     "skopeo": "skopeo",
+    "tc": "iproute2",
     "unshare": "util-linux",
 }
 

@@ -103,7 +103,7 @@ def parse_authority(text: str) -> tuple[str, int | None]:
 
 def names(authority: str | None, host: str) -> bool:
     """Whether `host` or `host:port` from a client means a host in normal form; None contradicts nothing."""
-    if authority is None:
+    if authority is None or authority == host:
         return True
     try:
         return parse_authority(authority)[0] == host

@@ -35,6 +35,10 @@ FIELD_PREFIXES: Mapping[Compat, str] = MappingProxyType(
 )
 """How each predecessor's response fields begin."""
 
+_CACHE_FIELDS: Mapping[Compat, tuple[str, str]] = MappingProxyType(
+    {compat: (f"{prefix}-Cache-Upstream-Status", f"{prefix}-Cache-Type") for compat, prefix in FIELD_PREFIXES.items()}
+)
+
 REQUEST_ID_FIELD = "X-Registry-Proxy-Request-Id"
 """The same id as in the log: `registry-proxy why <id>` explains the answer."""
 
@@ -148,13 +152,13 @@ _CACHE_STATUS = {
 
 def cache_fields(exchange: Exchange, compat: Compat) -> dict[str, str]:
     """Return the predecessor's two fields, the standard's one and the request's id; none that has nothing to tell."""
-    prefix = FIELD_PREFIXES[compat]
+    status_field, type_field = _CACHE_FIELDS[compat]
     fields: dict[str, str] = {
-        f"{prefix}-Cache-Upstream-Status": exchange.cache_status,
-        f"{prefix}-Cache-Type": exchange.request_class,
+        status_field: exchange.cache_status,
+        type_field: exchange.request_class,
+        "Cache-Status": _CACHE_STATUS[exchange.cache_status],
+        REQUEST_ID_FIELD: exchange.request_id,
     }
-    fields["Cache-Status"] = _CACHE_STATUS[exchange.cache_status]
-    fields[REQUEST_ID_FIELD] = exchange.request_id
     return {name: value for name, value in fields.items() if value}
 
 

@@ -157,6 +157,8 @@ def of_tag(record: TagRecord, stored: StoredManifest | None, status: CacheStatus
 
 def _contradicts(recorded: str, verified_type: str) -> bool:
     """Whether both are types of manifests, and not the same one."""
+    if recorded == verified_type:
+        return False
     types = [media_type.partition(";")[0].strip().lower() for media_type in (recorded, verified_type)]
     return all(map(is_manifest_media_type, types)) and types[0] != types[1]
 

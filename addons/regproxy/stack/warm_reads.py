@@ -6,11 +6,12 @@ left to that way: it answers, refuses or asks.
 
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 
 from regproxy.engine.bodies import FileBody, Sent
 from regproxy.engine.request_head import RequestHead
 from regproxy.engine.warm import Asked, WarmAnswer
-from regproxy.oci.endpoint import Blob, EndpointError, Manifest, Ping, build_path, parse_endpoint
+from regproxy.oci.endpoint import Blob, Endpoint, EndpointError, Manifest, Ping, build_path, parse_endpoint
 from regproxy.oci.names import HTTPS_PORT, names
 from regproxy.policy.image_rules import may_use
 from regproxy.policy.mirror import is_api, is_api_root
@@ -29,6 +30,17 @@ from regproxy.stack.ping import RegistryPing
 from regproxy.stack.push_bypass import asks_what_to_push, may_push
 from regproxy.stack.reads import Read
 from regproxy.store.errors import StoreError
+
+_CACHED_TARGET_CHARACTERS = 512
+"""Names and digests fit; what a hostile client makes up is not to take memory."""
+
+_known_endpoint = lru_cache(maxsize=4096)(parse_endpoint)
+
+
+def _endpoint(method: str, target: str) -> Endpoint:
+    """Read a request; what is asked for again and again is read once. Raises EndpointError."""
+    read = _known_endpoint if len(target) <= _CACHED_TARGET_CHARACTERS else parse_endpoint
+    return read(method, target)
 
 
 class WarmReads:
@@ -73,7 +85,7 @@ class WarmReads:
         if known is None or not names(asked.head.field("host"), known[0].host):
             return None
         try:
-            endpoint = parse_endpoint(asked.head.method, asked.head.target)
+            endpoint = _endpoint(asked.head.method, asked.head.target)
         except EndpointError:
             return None
         own_authorization = asked.head.field("authorization")
