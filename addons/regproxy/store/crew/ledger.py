@@ -142,7 +142,13 @@ class CrewLedger(Ledger):
     def _open(self) -> Index:
         with self._lock.alone():
             index = super()._open()
-            self._agree(is_new=self._file.rebuilt and not self._is_first)
+            is_new = self._file.rebuilt and not self._is_first
+            if is_new:  # by a worker that has just been started, so the others will not notice
+                _logger.warning(
+                    "the cache index %s was removed or replaced: rebuilding it from the content files",
+                    self._layout.database,
+                )
+            self._agree(is_new=is_new)
         return index
 
     def _agree(self, *, is_new: bool) -> None:
