@@ -6,7 +6,6 @@ A blob's digest is its name and its proof, so a stored one never changes and is 
 import logging
 import os
 from dataclasses import dataclass
-from functools import partial
 
 from mitmproxy import http
 
@@ -23,13 +22,13 @@ from regproxy.oci.ranges import (
     parse_range,
     unsatisfied_content_range,
 )
-from regproxy.origin.blobs import Connections, fill
 from regproxy.origin.errors import UpstreamRefused, UpstreamUnavailable
 from regproxy.policy.freshness import NotAsked
 from regproxy.shared.records import About
 from regproxy.stack.access import Allowed, FromRegistry, Refused, Verdict
 from regproxy.stack.access_questions import Reader, Wish
 from regproxy.stack.answers import answer, content_fields, oci_error, relay, status_for, unavailable
+from regproxy.stack.blob_fetch import BlobFetch
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, trace_of, unanswered
 from regproxy.stack.not_found import Absent
@@ -211,68 +210,60 @@ class BlobCache:
         file.close()
         return verdict
 
-    async def _download(  # noqa: C901 - one story
-        self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob, about: About | None = None
-    ) -> None:
+    async def _download(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob, about: About | None = None) -> None:
         """Join the running download of this digest, or start it; from the bucket first, if that knows it (`about`)."""
-        settings, shared = self._core.settings, self._core.shared
-        connections = Connections(settings.download_connections, settings.download_part_bytes)
         request = content_request("GET", flow, exchange, blob)
-        writes = self._core.not_found.writes
-        reader = Reader.of(exchange, blob.name)
         if request.is_drill:
             # Before a download is joined, which others began, or begun, which others would join.
             self._answer_away(flow, exchange, f"{exchange.registry} is away, in a drill")
             return
         for _ in range(OTHERS_REFUSALS):
-            ours = False
-
-            async def fetch(ingest: Ingest) -> None:
-                nonlocal ours
-                ours = True
-                if about is not None and shared is not None:
-                    if await shared.content.fill(ingest, about):
-                        return
-                    exchange.cache_status, trace_of(exchange).from_bucket = CacheStatus.MISS, False
-                arrival = await self._core.access.arrival(reader, blob.digest)
-                await arrival.watch(ingest, partial(fill, ingest, request, self._core.upstream, connections))
-                if shared is not None:
-                    shared.uploads.add(blob.digest, "")
-
+            fetch = BlobFetch(self._core, exchange, blob, request, about, self._core.not_found.writes)
             ingest = self._core.store.join_or_start(blob.digest, fetch)
             self._core.downloads.joined(blob.digest, exchange, blob.name, _client_ip(flow))
             try:
                 size_bytes = await ingest.size()
             except UpstreamRefused as error:
-                if not ours:
-                    # Refused to someone else, of another repository perhaps: that says nothing about this client.
-                    continue
-                await self._core.access.learn(reader, error.answer, counts=error.answer.origin == request.url.origin)
-                exchange.error = str(error)
-                self._core.not_found.keep(self._absent(exchange, blob), error.answer, method="GET", writes=writes)
-                flow.response = relay(error.answer, head=False)
+                if fetch.has_begun:
+                    await self._answer_refused(flow, fetch, error)
+                    return
+                # Refused to someone else, of another repository perhaps: that says nothing about this client.
             except UpstreamUnavailable as error:
                 exchange.error = str(error)
                 otherwise = 504 if isinstance(error.failure, NotAsked) else 502
                 flow.response = unavailable(status_for(error.failure, otherwise), str(error), error.retry_at_s)
+                return
             else:
-                if is_far_ahead(flow.request.headers.get("range"), size_bytes, ingest.contiguous_bytes):
-                    exchange.cache_status = CacheStatus.BYPASS
+                if await self._answer_arriving(flow, fetch, ingest, size_bytes):
                     return
-                body = FileBody(ingest.open(), 0, size_bytes, ingest.released)
-                file = file_answer(blob.digest, body, Read.of_request(flow.request))
-                # What somebody else fetches is for whom the registry lets read it, as what is stored.
-                is_its_own = ours or self._core.access.arrives_for(reader, blob.digest)
-                verdict = Allowed() if is_its_own else await self._admit(flow, exchange, blob, file)
-                if isinstance(verdict, FromRegistry):
-                    await self._core.store.landed(ingest)  # the next turn is this client's own
-                    continue
-                if isinstance(verdict, Allowed):
-                    respond(flow, file)
-            return
+                await self._core.store.landed(ingest)  # the next turn is this client's own
         flow.response = oci_error(
             503, ErrorCode.UNAVAILABLE, f"{blob.digest} was refused to others who asked first; try again"
         )
+
+    async def _answer_arriving(self, flow: http.HTTPFlow, fetch: BlobFetch, ingest: Ingest, size_bytes: int) -> bool:
+        """Answer with what arrives, or with a refusal; False when only a download of its own shows what it may have."""
+        exchange, blob = fetch.exchange, fetch.blob
+        if is_far_ahead(flow.request.headers.get("range"), size_bytes, ingest.contiguous_bytes):
+            exchange.cache_status = CacheStatus.BYPASS
+            return True
+        body = FileBody(ingest.open(), 0, size_bytes, ingest.released)
+        file = file_answer(blob.digest, body, Read.of_request(flow.request))
+        # What somebody else fetches is for whom the registry lets read it, as what is stored.
+        is_its_own = fetch.has_begun or self._core.access.arrives_for(fetch.reader, blob.digest)
+        verdict = Allowed() if is_its_own else await self._admit(flow, exchange, blob, file)
+        if isinstance(verdict, Allowed):
+            respond(flow, file)
+        return not isinstance(verdict, FromRegistry)
+
+    async def _answer_refused(self, flow: http.HTTPFlow, fetch: BlobFetch, error: UpstreamRefused) -> None:
+        """Pass on what the registry said to this client, and remember it."""
+        counts = error.answer.origin == fetch.request.url.origin
+        await self._core.access.learn(fetch.reader, error.answer, counts=counts)
+        fetch.exchange.error = str(error)
+        absent = self._absent(fetch.exchange, fetch.blob)
+        self._core.not_found.keep(absent, error.answer, method="GET", writes=fetch.writes)
+        flow.response = relay(error.answer, head=False)
 
 
 def _client_ip(flow: http.HTTPFlow) -> str:
