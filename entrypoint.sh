@@ -51,5 +51,17 @@ export MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}"
 
 # The addon opens the port when it is ready to answer: without it, nothing listens.
 set -- "$bin/$program" --set server=false --set termlog_verbosity=warn -s "$root/addons/registry_proxy.py" --set "confdir=$cache_directory/.mitmproxy" "$@"
-[ "$$" != 1 ] || exec "$python" "$isolated" "$root/process_one.py" "$@"
-exec "$python" "$isolated" "$@"
+[ "$$" = 1 ] || exec "$python" "$isolated" "$@"
+
+# The kernel drops a signal for process 1 that has no handler, and Python has none while it starts. So this shell stays,
+# passes signals on, and ends as the proxy does; one that was still starting ends well.
+"$python" "$isolated" "$@" &
+proxy=$!
+trap 'kill -TERM "$proxy" 2>/dev/null || true' TERM INT
+while :; do
+    code=0
+    wait "$proxy" || code=$?
+    kill -0 "$proxy" 2>/dev/null || break
+done
+[ "$code" != 143 ] || code=0
+exit "$code"

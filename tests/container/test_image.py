@@ -86,7 +86,7 @@ class TestContent:
         listed = podman.run(
             "run", "--rm", "--network=none", "--entrypoint=ls", image, "-A", "/opt/registry-proxy"
         ).stdout
-        programs = {"addons", "config", "entrypoint.sh", "healthcheck.py", "process_one.py", "scripts"}
+        programs = {"addons", "config", "entrypoint.sh", "healthcheck.py", "scripts"}
         assert set(listed.split()) == programs | {".venv", "LICENSE", "__pycache__"}
 
     def test_its_user_cannot_change_it(self, podman: Podman, image: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 VERSION = "9.9.9"
 
-_PROGRAMS = ("entrypoint.sh", "process_one.py")
+_PROGRAMS = ("entrypoint.sh",)
 
 _RECORDS = (
     *("shared/records.py", "store/records.py", "store/pins.py", "store/sources.py", "store/tag_history.py"),

@@ -1,5 +1,7 @@
-"""What runs beside the proxy in a container: the health check, and the way to be process 1."""
+"""What runs beside the proxy in a container: the health check, and what the entry point does as process 1."""
 
+import os
+import re
 import runpy
 import shutil
 import signal
@@ -7,15 +9,47 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from lab.addresses import free_port
+
 ROOT = Path(__file__).parents[2]
 HEALTHCHECK = ROOT / "healthcheck.py"
-PROCESS_ONE = ROOT / "process_one.py"
+
+
+@dataclass(frozen=True)
+class Started:
+    """An entry point as process 1 of a PID namespace."""
+
+    process: "subprocess.Popen[str]"
+
+    def line(self) -> str:
+        """Return the next line that it prints."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def wait_for_process_1(self) -> int:
+        """Return its process id outside, once the shell has set its first trap."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        limit_s = time.monotonic() + 20
+        while time.monotonic() < limit_s:
+            for child in children.read_text().split():
+                status = Path(f"/proc/{child}/status").read_text()
+                caught = int(re.search(r"^SigCgt:\t(\w+)", status, re.MULTILINE)[1], 16)  # type: ignore[index]
+                if caught & 1 << (signal.SIGTERM - 1):
+                    return int(child)
+            time.sleep(0.001)
+        raise AssertionError("there is no process 1")
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to process 1, as an engine does."""
+        os.kill(self.wait_for_process_1(), number)
 
 
 @pytest.fixture
@@ -110,22 +144,60 @@ def test_sqlite_has_a_place_for_its_temporary_files(tmp_path: Path) -> None:
     assert done.stdout == f"{cache}\n"
 
 
-def test_process_one_becomes_the_program(tmp_path: Path) -> None:
-    """Arguments and exit code are the program's."""
-    program = tmp_path / "program"
-    program.write_text("import sys\nprint(__name__, *sys.argv[1:])\nsys.exit(7)\n")
-    command = [sys.executable, str(PROCESS_ONE), str(program), "--set", "a=b c"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (7, "__main__ --set a=b c\n")
+@pytest.fixture
+def start_as_process_1(tmp_path: Path) -> Iterator[Callable[[str], Started]]:
+    """Yield what starts the entry point as process 1, as a container does, with a program in mitmdump's place."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a process 1")
+    programs, checkout = tmp_path / "bin", tmp_path / "checkout"
+    programs.mkdir()
+    checkout.mkdir()
+    (programs / "python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    shutil.copy(ROOT / "entrypoint.sh", checkout)
+    (checkout / "addons").symlink_to(ROOT / "addons")
+    directories = {"CACHE_DIRECTORY": str(tmp_path / "cache"), "CA_DIRECTORY": str(tmp_path / "ca")}
+    environment = {"PATH": f"{programs}:/usr/bin:/bin", "LISTEN_HOST": "127.0.0.1", "LISTEN_PORT": str(free_port())}
+    started: list[Started] = []
+
+    def start(program: str) -> Started:
+        (programs / "mitmdump").write_text(program)
+        for path in programs.iterdir():
+            path.chmod(0o755)
+        command = ["unshare", "--pid", "--fork", "--kill-child", str(checkout / "entrypoint.sh")]
+        process = subprocess.Popen(command, env=environment | directories, stdout=subprocess.PIPE, text=True)
+        started.append(Started(process))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.process.kill()
+        each.process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_process_one_ends_before_the_program_has_a_handler(tmp_path: Path, number: signal.Signals) -> None:
-    """For process 1 the kernel would drop the signal; here the exit code is that of our handler."""
-    program = tmp_path / "program"
-    program.write_text("import time\nprint('up', flush=True)\ntime.sleep(60)\n")
-    with subprocess.Popen([sys.executable, str(PROCESS_ONE), str(program)], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"up\n"
-        process.send_signal(number)
-        assert process.wait(20) == 0
+def test_process_1_ends_as_the_program_does(start_as_process_1: Callable[[str], Started]) -> None:
+    """With its exit code; a signal is the program's to handle, as often as it comes."""
+    assert start_as_process_1("import sys; sys.exit(7)").process.wait(20) == 7
+    running = start_as_process_1(
+        "import signal, sys\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})\n"
+        "print('up', flush=True)\n"
+        "for _ in range(2):\n    print(signal.sigwait({signal.SIGTERM}).name, flush=True)\n"
+        "sys.exit(3)\n"
+    )
+    assert running.line() == "up\n"
+    for number in (signal.SIGTERM, signal.SIGINT):
+        running.send(number)
+        assert running.line() == "SIGTERM\n"
+    assert running.process.wait(20) == 3
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5])
+def test_process_1_ends_at_a_signal_that_comes_while_it_starts(
+    start_as_process_1: Callable[[str], Started], delay_s: float
+) -> None:
+    """The kernel would drop it for a process 1 that has no handler; no moment is without one."""
+    starting = start_as_process_1("import time\ntime.sleep(60)\n")
+    starting.wait_for_process_1()
+    time.sleep(delay_s)
+    starting.send(signal.SIGTERM)
+    assert starting.process.wait(20) == 0
