@@ -47,10 +47,6 @@ class Started:
             time.sleep(0.001)
         raise AssertionError("there is no process 1")
 
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal to process 1, as an engine does."""
-        os.kill(self.wait_for_process_1(), number)
-
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[int], int]]:
@@ -186,7 +182,7 @@ def test_process_1_ends_as_the_program_does(start_as_process_1: Callable[[str], 
     )
     assert running.line() == "up\n"
     for number in (signal.SIGTERM, signal.SIGINT):
-        running.send(number)
+        os.kill(running.wait_for_process_1(), number)
         assert running.line() == "SIGTERM\n"
     assert running.process.wait(20) == 3
 
@@ -197,7 +193,7 @@ def test_process_1_ends_at_a_signal_that_comes_while_it_starts(
 ) -> None:
     """The kernel would drop it for a process 1 that has no handler; no moment is without one."""
     starting = start_as_process_1("import time\ntime.sleep(60)\n")
-    starting.wait_for_process_1()
+    process_1 = starting.wait_for_process_1()
     time.sleep(delay_s)
-    starting.send(signal.SIGTERM)
+    os.kill(process_1, signal.SIGTERM)
     assert starting.process.wait(20) == 0
