@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 LONGEST_LINE_BYTES = select.PIPE_BUF
-"""Of a line with its end. What is no longer is in a pipe as a whole, whoever else writes to it (pipe(7)): workers do."""
+"""Of a line with its end. Of what is no longer a pipe takes all at once, whoever else writes to it (pipe(7))."""
 
 _RESET = "\x1b[0m"
 _RED, _GREEN, _YELLOW, _MAGENTA, _CYAN, _DIM = (f"\x1b[{code}m" for code in (31, 32, 33, 35, 36, 2))

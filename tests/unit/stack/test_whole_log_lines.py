@@ -44,7 +44,8 @@ class Pipe(io.RawIOBase):
 def test_a_line_is_one_write_that_a_pipe_takes_as_a_whole(agent: str, line_buffering: bool) -> None:
     """Whatever a client sends in its User-Agent; `announce` has Python keep no lines back."""
     pipe = Pipe()
-    stdout = io.TextIOWrapper(io.BufferedWriter(pipe), encoding="utf-8", line_buffering=line_buffering)
+    buffer = io.BufferedWriter(pipe)  # type: ignore[type-var]
+    stdout = io.TextIOWrapper(buffer, encoding="utf-8", line_buffering=line_buffering)
     with contextlib.redirect_stdout(stdout):
         AccessLog().write(entry(user_agent=agent))
 
