@@ -15,7 +15,7 @@ class DoorCosts:
     new_s: float
     """A connection with one manifest."""
     new_more_for_worker_s: float
-    """What a new connection costs more for each worker but the first: all that are free wake up for it."""
+    """What a new connection costs more for each worker but the first (docs/performance.md says why)."""
     kept_s: float
     """A manifest on a connection that is there."""
     cpu_s_per_gib: float

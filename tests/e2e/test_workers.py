@@ -9,9 +9,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +93,11 @@ def make_manifest() -> Reply:
 
 def make_tag() -> str:
     return f"/v2/app/manifests/1.2.{next(_numbers)}"
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process does nothing until it is told to go on (proc(5))."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def wait_until(is_true: Callable[[], bool], what: str, limit_s: float = 60) -> None:
@@ -251,6 +257,27 @@ class TestDeath:
         ranges = [request.range for request in origin.log.requests()]
         assert len(ranges) == 2, ranges
         assert int(ranges[1].removeprefix("bytes=").partition("-")[0]) >= 3_000_000
+
+    def test_who_waits_to_be_let_in_is_not_cut(self, proxy: Proxy, origin: Origin) -> None:
+        """200 clients come while no worker has time, and a worker is killed: the kernel cuts none of them off."""
+        body, path = make_blob(10_000)
+        origin.serve(path, Reply(body))
+        assert got_anew(proxy, path) == (200, body)
+        victim, *others = worker_pids(proxy, WORKERS)
+        with ExitStack() as cleanup:
+            for pid in (victim, *others):
+                os.kill(pid, signal.SIGSTOP)
+            for pid in others:
+                cleanup.callback(os.kill, pid, signal.SIGCONT)
+            wait_until(lambda: all(is_stopped(pid) for pid in (victim, *others)), "they have stopped")
+            clients = [HTTPConnection(*proxy.address, timeout=60) for _ in range(200)]
+            for each in clients:
+                each.request("GET", through(path))
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda: victim not in proxy.pids(), "the worker is gone")
+        for each in clients:
+            with closing(each), each.getresponse() as response:
+                assert (response.status, response.read()) == (200, body)
 
     def test_a_worker_that_dies_is_replaced(self, proxy: Proxy, origin: Origin) -> None:
         """Whichever worker dies, so many serve again, and know what is stored."""

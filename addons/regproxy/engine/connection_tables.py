@@ -5,6 +5,7 @@ It is looked into when a connection begins, in a few microseconds. Two workers t
 may let in one more than the limit. A dead worker's table is emptied by the supervisor.
 """
 
+import functools
 import mmap
 import os
 from hashlib import blake2b
@@ -15,6 +16,9 @@ from regproxy.engine.connection_count import ConnectionCount, ConnectionLimits
 
 _WINDOW = 8
 """Slots that may be a client's; with more clients than that of neighbouring hashes, some count at one worker only."""
+
+_MOST_ADDRESSES = 1024
+"""Clients whose slots are remembered: to find them takes longer than all the rest."""
 
 
 class ConnectionTables:
@@ -40,11 +44,11 @@ class ConnectionTables:
 
     def client_elsewhere(self, own: int, client_ip: str) -> int:
         """Return a client's connections at the other workers."""
-        key, words, found = _key(client_ip), self._words, 0
+        (key, slots), words, found = _key_and_slots(client_ip), self._words, 0
         for base in self._others(own):
-            for slot in _slots(base, key):
-                if words[slot] == key:
-                    found += words[slot + 1]
+            for slot in slots:
+                if words[base + slot] == key:
+                    found += words[base + slot + 1]
         return found
 
     def write_total(self, own: int, count: int) -> None:
@@ -53,13 +57,16 @@ class ConnectionTables:
 
     def write_client(self, own: int, client_ip: str, count: int) -> None:
         """Write down how many of them a client has; without a free slot it is not known to others."""
-        key, words = _key(client_ip), self._words
-        slots = _slots((own - 1) * TABLE_WORDS, key)
-        slot = next((each for each in slots if words[each] == key and words[each + 1]), None)
-        if slot is None:
-            slot = next((each for each in slots if not words[each + 1]), None)
-        if slot is not None:
-            words[slot], words[slot + 1] = key, count
+        (key, slots), words, base, free = _key_and_slots(client_ip), self._words, (own - 1) * TABLE_WORDS, None
+        for slot in slots:
+            at = base + slot
+            if not words[at + 1]:
+                free = at if free is None else free
+            elif words[at] == key:
+                words[at + 1] = count
+                return
+        if free is not None:
+            words[free], words[free + 1] = key, count
 
     def _others(self, own: int) -> list[int]:
         return [number * TABLE_WORDS for number in range(self._workers) if number != own - 1]
@@ -91,10 +98,9 @@ class CrewConnectionCount(ConnectionCount):
         self._tables.write_client(self._number, client_ip, self._open[client_ip])
 
 
-def _key(client_ip: str) -> int:
-    return int.from_bytes(blake2b(client_ip.encode(), digest_size=8).digest()) | 1
-
-
-def _slots(base: int, key: int) -> list[int]:
+@functools.lru_cache(_MOST_ADDRESSES)
+def _key_and_slots(client_ip: str) -> tuple[int, tuple[int, ...]]:
+    """Return what a client is called in a table, and where in one it may be."""
+    key = int.from_bytes(blake2b(client_ip.encode(), digest_size=8).digest()) | 1
     first = (key >> 1) % TABLE_SLOTS
-    return [base + 2 + 2 * ((first + step) % TABLE_SLOTS) for step in range(_WINDOW)]
+    return key, tuple(2 + 2 * ((first + step) % TABLE_SLOTS) for step in range(_WINDOW))

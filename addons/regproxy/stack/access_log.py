@@ -1,7 +1,8 @@
 """One JSON line a request on standard output, and the predecessor's response fields (contract sections 1.4 and 1.9).
 
 Keys, order and string values are the predecessor's, because users' filters read them; what it lacked is appended. A
-line never has a query string (signatures), a credential or a raw control character.
+line never has a query string (signatures), a credential or a raw control character. It is one write of at most 4,096
+bytes, which the lines of other workers cannot tear apart.
 """
 
 import json
@@ -26,7 +27,7 @@ from regproxy.settings import Compat
 from regproxy.stack.announcements import has_colours, is_text
 from regproxy.stack.core import Core
 from regproxy.stack.exchange import CacheStatus, Exchange, exchange_of, opened_by
-from regproxy.stack.log_lines import access_text, decoded
+from regproxy.stack.log_lines import access_text, bounded, decoded
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class AccessLog:
     def write(self, entry: "Entry") -> None:
         """Print the line of a request, and tell who listens."""
         try:
-            sys.stdout.write(f"{self._line(entry, time.time())}\n")
+            sys.stdout.write(f"{self._line(entry, time.time())}\n")  # kept until the flush: one write
             sys.stdout.flush()
         except OSError as failure:
             logger.debug("the access log cannot be written: %s", failure)
@@ -164,12 +165,12 @@ def cache_fields(exchange: Exchange, compat: Compat) -> dict[str, str]:
 
 def log_line(entry: Entry, now_s: float) -> str:
     """Return the line for one request; JSON escapes control characters."""
-    return _encode(log_facts(entry, now_s))
+    return bounded(log_facts(entry, now_s), _encode)
 
 
 def text_line(entry: Entry, now_s: float, *, colours: bool) -> str:
     """Return the line for people."""
-    return access_text(log_facts(entry, now_s), colours=colours)
+    return bounded(log_facts(entry, now_s), partial(access_text, colours=colours))
 
 
 def log_facts(entry: Entry, now_s: float) -> dict[str, str]:

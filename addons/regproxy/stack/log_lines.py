@@ -7,10 +7,14 @@ so does `escaped`.
 
 import json
 import logging
+import select
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+
+LONGEST_LINE_BYTES = select.PIPE_BUF
+"""Of a line with its end. Of what is no longer a pipe takes all at once, whoever else writes to it (pipe(7))."""
 
 _RESET = "\x1b[0m"
 _RED, _GREEN, _YELLOW, _MAGENTA, _CYAN, _DIM = (f"\x1b[{code}m" for code in (31, 32, 33, 35, 36, 2))
@@ -35,6 +39,15 @@ def escaped(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+
+
+def bounded(facts: Mapping[str, str], line_of: Callable[[Mapping[str, str]], str]) -> str:
+    """Return the line of a request, without its end. Where it would be too long, its longest values end in "..."."""
+    line, most = line_of(facts), LONGEST_LINE_BYTES
+    while len(line.encode()) >= LONGEST_LINE_BYTES:
+        most //= 2
+        line = line_of({key: value if len(value) <= most else f"{value[:most]}..." for key, value in facts.items()})
+    return line
 
 
 def access_text(facts: Mapping[str, str], *, colours: bool) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 
 import pytest
 from mitmproxy.addons.proxyserver import Proxyserver
@@ -85,6 +86,29 @@ async def test_a_port_in_use_is_an_error(instance: RegistryInstance) -> None:
     """Not another port instead."""
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
         await instance.listen("127.0.0.1", taken.getsockname()[1])
+
+
+async def test_no_worker_takes_at_once_all_who_wait(
+    instance: RegistryInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One connection in a turn of its loop: in the meantime those that have nothing to do have woken up."""
+    turn, begun = 0, list[int]()
+
+    def begin() -> asyncio.Protocol:
+        begun.append(turn)
+        return asyncio.Protocol()
+
+    monkeypatch.setattr(instance, "_begin", begin)
+    with socket.create_server(("127.0.0.1", 0)) as shared, ExitStack() as cleanup:
+        for _ in range(8):
+            cleanup.enter_context(socket.create_connection(shared.getsockname()))
+        instance._front_door.listening = (shared,)
+        (server,) = await instance.listen("", 0)
+        while len(begun) < 8:
+            await asyncio.sleep(0)
+            turn += 1
+        server.close()
+    assert len(set(begun)) == 8
 
 
 def has_ipv6() -> bool:
