@@ -19,7 +19,7 @@ from lab.image import random_chunks
 from lab.lab import Lab
 from lab.origin import Gate, Origin, Reply
 from lab.proxy import Proxy
-from lab.workers import one_connection_each, supervisor_pid, worker_pids
+from lab.workers import is_looked_after, one_connection_each, worker_pids
 
 pytestmark = pytest.mark.e2e
 
@@ -270,6 +270,6 @@ class TestEnd:
     def test_term_ends_all(self, proxy: Proxy) -> None:
         """Exit code 0, and no process is left; what was promised of the cache holds: nothing is in doubt."""
         worker_pids(proxy, WORKERS)
-        supervisor_pid(proxy)
+        wait_until(lambda: is_looked_after(proxy), "what dead workers have left is looked for")
         assert proxy.stop() == 0
         assert not (proxy.cache_directory / "running").exists()
