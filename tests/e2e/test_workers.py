@@ -40,6 +40,7 @@ def proxy(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]
         "WORKERS": str(WORKERS),
         "CACHE_MAX_SIZE": str(CAP_BYTES),
         "NOT_FOUND_TIME": "60s",
+        "DRAIN_TIMEOUT": "0s",
         "ENABLE_MANIFEST_CACHE": "true",
     }
     with lab.proxy(tmp_path_factory.mktemp("workers"), settings) as running:
@@ -232,8 +233,11 @@ class TestOneProxy:
 
 
 class TestDeath:
-    def test_a_download_outlives_its_worker(self, proxy: Proxy, origin: Origin) -> None:
-        """The worker that fetches is killed: clients of others get every byte, its own is cut and succeeds anew."""
+    @pytest.mark.parametrize(
+        "end", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=["killed", "told to end"]
+    )
+    def test_a_download_outlives_its_worker(self, proxy: Proxy, origin: Origin, end: signal.Signals) -> None:
+        """The worker that fetches ends: clients of others get every byte, its own is cut and succeeds anew."""
         body, path = make_blob(6_000_000)
         gate = Gate()
         origin.serve(path, Reply(body, etag='"one"', hold_after_bytes=4_000_000, gate=gate))
@@ -241,7 +245,8 @@ class TestDeath:
             (victim, cut), (_, second), (_, third) = connections.items()
             with ask(cut, path) as lost, ask(second, path) as one, ask(third, path) as other:
                 assert lost.read(3_000_000) == one.read(3_000_000) == other.read(3_000_000) == body[:3_000_000]
-                os.kill(victim, signal.SIGKILL)
+                os.kill(victim, end)
+                wait_until(lambda: victim not in proxy.pids(), "the worker is gone")
                 gate.open()
                 with pytest.raises((HTTPException, OSError)):
                     lost.read()
