@@ -6,6 +6,7 @@ no file of the cache. A worker that ends before one has ever served is a wrong s
 """
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -73,8 +74,8 @@ class Supervisor:
         self._hub = Hub(self._ready)
         self._serves = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._at_once = asyncio.Event()
-        """Nobody is to be waited for."""
+        self._hurried_at_s = math.inf
+        """Since when nobody is to be waited for, by the event loop's clock."""
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._metrics: Path | None = None
         """The folder for metrics that is removed at the end."""
@@ -126,34 +127,30 @@ class Supervisor:
     def _stop(self, number: signal.Signals) -> None:
         """Begin to end; at INT, or asked a second time, at once."""
         if number is signal.SIGINT or self._stopping.is_set():
-            self._at_once.set()
+            self._hurry()
         self._stopping.set()
+
+    def _hurry(self) -> None:
+        """Have the workers cut what runs: INT does it, once, for a second one would be a crash."""
+        if math.isinf(self._hurried_at_s):
+            self._hurried_at_s = asyncio.get_running_loop().time()
+            for number in self._has_spoken & self._running.keys():
+                _signal(self._running[number], signal.SIGINT)
 
     async def _end(self, keepers: Iterable[asyncio.Task[None]]) -> None:
         """End all workers."""
         loop = asyncio.get_running_loop()
-        limit_s, late = loop.time() + self._orders.drain_s + STOP_LIMIT_S, set(keepers)
-        hurrying: asyncio.Future[None] = loop.create_task(self._hurry())
-        while late and loop.time() < limit_s:
+        drained_s, late = loop.time() + self._orders.drain_s, set(keepers)
+        while late and loop.time() < min(drained_s, self._hurried_at_s) + STOP_LIMIT_S:
             for process in self._running.values():
                 _signal(process, signal.SIGTERM)  # again and again: mitmdump loses one that comes while it starts
-            await asyncio.wait({*late, hurrying}, timeout=TERM_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
-            late = {each for each in late if not each.done()}
-            if hurrying.done():
-                limit_s, hurrying = min(limit_s, loop.time() + STOP_LIMIT_S), loop.create_future()
-        hurrying.cancel()
+            _, late = await asyncio.wait(late, timeout=TERM_INTERVAL_S)
         if late:
             _say(f"{len(self._running)} workers did not end in time: killed")
             self._failed = True
             for process in self._running.values():
                 _signal(process, signal.SIGKILL)
             await asyncio.wait(late)
-
-    async def _hurry(self) -> None:
-        """Have the workers cut what runs, when that is wanted: INT does it, once, for a second one would be a crash."""
-        await self._at_once.wait()
-        for number in self._has_spoken & self._running.keys():
-            _signal(self._running[number], signal.SIGINT)
 
     async def _first_serves(self) -> bool:
         """Wait until the first worker serves: it makes what is to be made once. False when it is to be stopped."""

@@ -211,9 +211,14 @@ def _say_all_ourselves(settings: Settings) -> None:
 
 
 async def _listen_and_check(core: Core, workers: Workers) -> None:
-    """Open the port, and then say of each credential whether it works."""
+    """Open the port, and then say of each credential whether it works; the process ends if the port cannot be had."""
     gc.freeze()  # a tenth of a connection's cost: the collector would pass over all that was imported, again and again
     await _listen()
+    if core.is_ending:
+        return  # it was told to end before it had begun
+    if not ctx.master.addons.get("proxyserver").listen_addrs():
+        _exit_soon()  # mitmproxy has said why
+        return
     workers.serves()
     settings = core.settings
     if settings.offline or not core.desk.is_here:
@@ -222,7 +227,7 @@ async def _listen_and_check(core: Core, workers: Workers) -> None:
 
 
 async def _listen() -> None:
-    """Open the port, now that there is a stack to answer; the process ends if it cannot be had.
+    """Open the port, now that there is a stack to answer.
 
     mitmproxy binds its default address before it loads a script, so `entrypoint.sh` starts it without a server. A bare
     `mitmdump -s` has one already, which is closed first.
@@ -232,8 +237,6 @@ async def _listen() -> None:
         ctx.options.update(server=False)
     ctx.options.update(server=True)
     await proxyserver.setup_servers()  # waits for the two updates, which run one after the other
-    if not proxyserver.listen_addrs():
-        _exit_soon()  # mitmproxy has said why
 
 
 def _exit_soon() -> None:
