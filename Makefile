@@ -47,10 +47,11 @@ test-shared: ## Test proxies that share a bucket, also what make test leaves out
 	@$(BIN)/python -m pytest -m "slow or not slow" --timeout=600 tests/unit/shared tests/e2e/test_shared_store.py \
 		tests/e2e/test_shared_operations.py tests/e2e/test_rolling_update.py tests/e2e/clients/test_replicas.py $(ARGS)
 
-test-workers: ## Run the end-to-end tests with LAB_WORKERS=2 processes for each proxy
+test-workers: ## Run the end-to-end tests with LAB_WORKERS=2 processes for each proxy, and what make test leaves out of them
 	@scripts/bootstrap dev
 	@scripts/test-packages
 	@LAB_WORKERS=$(LAB_WORKERS) $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal --timeout=180 tests/e2e $(ARGS)
+	@$(BIN)/python -m pytest -m slow --timeout=180 tests/e2e/test_crew.py tests/e2e/test_workers.py tests/e2e/test_drain.py
 
 test-container: ## Build the image and run it and the recipes of docs/deploy, as root; elsewhere it says why not
 	@scripts/bootstrap dev

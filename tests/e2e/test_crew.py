@@ -135,6 +135,7 @@ class TestCounts:
                 taken = sample(text, r'registry_proxy_cache_bytes\{kind="content"\}')
                 assert taken == ask(connection, "GET", "/status")["cache"]["content_bytes"] < 2 * 200_000 + 1_000_000
 
+    @pytest.mark.slow
     def test_counts_of_a_dead_worker_stay(self, proxy: Proxy, origin: Origin) -> None:
         """Requests that it has answered count on, in the metrics and for operators; its downloads under way do not."""
         body, digest = make_blob(20_000)
@@ -301,6 +302,7 @@ class TestOperators:
                 (image,) = ask(connection, "GET", "/images", target=target)["images"]
                 assert image["complete"]
 
+    @pytest.mark.slow
     def test_the_desk_passes_on(self, proxy: Proxy) -> None:
         """The worker with the desk is killed while it holds an answer back: the next one answers, and all go on."""
         with one_connection_each(proxy, WORKERS) as connections:
@@ -321,6 +323,7 @@ class TestOperators:
 
 
 class TestLimits:
+    @pytest.mark.slow
     def test_connections_are_counted_over_all_workers(self, proxy: Proxy) -> None:
         """A client's limit is that of all workers together; the connections of a dead worker do not count."""
         refused = 0
@@ -370,6 +373,7 @@ class TestIndex:
             assert "Traceback" not in proxy.log
 
 
+@pytest.mark.slow
 def test_the_folder_of_the_metrics_may_be_the_operators_own(lab: Lab, tmp_path: Path) -> None:
     """PROMETHEUS_MULTIPROC_DIR is used as it is, and left; without it there is one in memory that goes at the end."""
     own = tmp_path / "metrics"

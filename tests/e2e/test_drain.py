@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,11 +16,10 @@ from lab.image import random_chunks
 from lab.lab import Lab
 from lab.origin import Gate, Origin, Reply
 from lab.proxy import Proxy
+from lab.workers import one_connection_each, worker_pids
+from regproxy.engine.drain import QUIET_S
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(os.environ.get("LAB_WORKERS", "1") != "1", reason="signals go to one process here"),
-]
+pytestmark = pytest.mark.e2e
 
 BODY = b"".join(random_chunks("drain", 6_000_000))
 DIGEST = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
@@ -29,6 +28,27 @@ HELD_AT_BYTES = 4_000_000
 SEEN_BYTES = 3_000_000
 LONG = {"DRAIN_TIMEOUT": "60s"}
 LIMIT_S = 30.0
+
+type Start = Callable[[Mapping[str, str]], Proxy]
+
+
+@pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.slow)], ids=["one process", "two workers"])
+def workers(request: pytest.FixtureRequest) -> int:
+    """How many processes answer."""
+    return int(request.param)
+
+
+@pytest.fixture
+def start(start_proxy: StartProxy, workers: int) -> Start:
+    """Start a proxy of so many."""
+
+    def start(settings: Mapping[str, str]) -> Proxy:
+        proxy = start_proxy({"WORKERS": str(workers), **settings})
+        if workers > 1:
+            worker_pids(proxy, workers)
+        return proxy
+
+    return start
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -39,8 +59,8 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 
 def send(proxy: Proxy, number: signal.Signals) -> None:
-    (pid,) = proxy.pids()
-    os.kill(pid, number)
+    """Send a signal to the one process whose number is known outside."""
+    os.kill(proxy._program.pid, number)
 
 
 def refuses(proxy: Proxy) -> bool:
@@ -48,30 +68,32 @@ def refuses(proxy: Proxy) -> bool:
     try:
         with socket.create_connection(proxy.address, timeout=5):
             return False
+    except ConnectionResetError:
+        return False  # in the moment between the last look for who has got through and the end of the port
     except ConnectionRefusedError:
         return True
 
 
-def test_a_client_in_the_middle_of_a_blob_gets_all_of_it(start_proxy: StartProxy, origin: Origin) -> None:
+def test_a_client_in_the_middle_of_a_blob_gets_all_of_it(start: Start, origin: Origin) -> None:
     """Through the proxy door, of a download: it ends, then the process does; who comes anew is refused."""
-    proxy, gate = start_proxy(LONG), Gate()
+    proxy, gate = start(LONG), Gate()
     origin.serve(PATH, Reply(BODY, hold_after_bytes=HELD_AT_BYTES, gate=gate))
     with proxy.client().stream("GET", f"https://{origin.name}{PATH}") as response:
-        start = response.read(SEEN_BYTES)
+        begin = response.read(SEEN_BYTES)
         send(proxy, signal.SIGTERM)
         wait_until(lambda: refuses(proxy))
         assert proxy.is_running
         gate.open()
-        assert start + response.read() == BODY
+        assert begin + response.read() == BODY
 
     wait_until(lambda: not proxy.is_running)
     assert proxy._program.returncode == 0
     assert "connections were cut" not in proxy.log
 
 
-def test_what_is_sent_from_the_cache_ends_too(lab: Lab, start_proxy: StartProxy) -> None:
+def test_what_is_sent_from_the_cache_ends_too(lab: Lab, start: Start) -> None:
     """Of a stored blob, by the mirror door and the proxy door, to clients that read slowly."""
-    proxy = start_proxy(LONG)
+    proxy = start(LONG)
     chunks = b"".join(random_chunks("drain warm", 32_000_000))
     digest = lab.storage.add_blob("library/drain", [chunks])
     target = f"/v2/library/drain/blobs/{digest}"
@@ -92,11 +114,9 @@ def test_what_is_sent_from_the_cache_ends_too(lab: Lab, start_proxy: StartProxy)
     assert proxy._program.returncode == 0
 
 
-def test_readiness_says_so_and_each_answer_is_the_last_of_its_connection(
-    start_proxy: StartProxy, origin: Origin
-) -> None:
+def test_readiness_says_so_and_each_answer_is_the_last_of_its_connection(start: Start, origin: Origin) -> None:
     """While one client is served, another that is connected is told to go elsewhere."""
-    proxy, gate = start_proxy(LONG), Gate()
+    proxy, gate = start(LONG), Gate()
     origin.serve(PATH, Reply(BODY, hold_after_bytes=HELD_AT_BYTES, gate=gate))
     connection = http.client.HTTPConnection(*proxy.address, timeout=LIMIT_S)
     answers: list[tuple[int, bytes, str | None]] = []
@@ -116,15 +136,18 @@ def test_readiness_says_so_and_each_answer_is_the_last_of_its_connection(
     assert set(answers[:-1]) <= {(200, b"ready\n", None)}
 
 
-def test_who_was_let_in_by_the_kernel_is_answered(start_proxy: StartProxy) -> None:
+def test_who_was_let_in_by_the_kernel_is_answered(start: Start) -> None:
     """Connections that nobody has accepted when TERM comes: closing the port alone would reset them."""
-    proxy = start_proxy(LONG)
-    send(proxy, signal.SIGSTOP)
+    proxy = start(LONG)
+    stopped = proxy.pids()
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
     waiting = [socket.create_connection(proxy.address, timeout=LIMIT_S) for _ in range(20)]
     for each in waiting:
         each.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
     send(proxy, signal.SIGTERM)
-    send(proxy, signal.SIGCONT)
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
     with ThreadPoolExecutor(len(waiting)) as threads:
         answers = list(threads.map(lambda each: each.recv(1000), waiting))
     for each in waiting:
@@ -135,9 +158,9 @@ def test_who_was_let_in_by_the_kernel_is_answered(start_proxy: StartProxy) -> No
 
 
 @pytest.mark.parametrize("end", ["its time", "another TERM", "INT"])
-def test_it_does_not_wait_for_ever(start_proxy: StartProxy, origin: Origin, end: str) -> None:
+def test_it_does_not_wait_for_ever(start: Start, origin: Origin, end: str) -> None:
     """What is over the limit is cut, and said; another TERM, or INT, ends it at once."""
-    proxy = start_proxy({"DRAIN_TIMEOUT": "500ms" if end == "its time" else "300s"})
+    proxy = start({"DRAIN_TIMEOUT": "500ms" if end == "its time" else "300s"})
     origin.serve(PATH, Reply(BODY, hold_after_bytes=HELD_AT_BYTES))
     with proxy.client().stream("GET", f"https://{origin.name}{PATH}") as response:
         response.read(SEEN_BYTES)
@@ -152,3 +175,29 @@ def test_it_does_not_wait_for_ever(start_proxy: StartProxy, origin: Origin, end:
 
     assert proxy._program.returncode == 0
     assert ("connections were cut" in proxy.log) is (end == "its time")
+
+
+def test_a_worker_that_others_follow_is_waited_for(start_proxy: StartProxy, origin: Origin) -> None:
+    """The one that fetches has no client any more, the client of another reads what it fetches: it is fetched once."""
+    proxy, gate = start_proxy({"WORKERS": "2", **LONG}), Gate()
+    origin.serve(PATH, Reply(BODY, hold_after_bytes=HELD_AT_BYTES, gate=gate))
+    with one_connection_each(proxy, 2) as connections:
+        (fetching, first), (_, second) = connections.items()
+        for each in (first, second):
+            each.request("GET", f"/v2/{origin.name}{PATH.removeprefix('/v2')}")
+        answer = first.getresponse()
+        answer.read(SEEN_BYTES)
+        with second.getresponse() as response:
+            begin = response.read(SEEN_BYTES)
+            answer.close()
+            first.close()
+            send(proxy, signal.SIGTERM)
+            wait_until(lambda: refuses(proxy))
+            time.sleep(2 * QUIET_S)  # what has nothing to do has ended by then
+            assert fetching in proxy.pids()
+            gate.open()
+            assert begin + response.read() == BODY
+
+    wait_until(lambda: not proxy.is_running)
+    assert proxy._program.returncode == 0
+    assert [request.method for request in origin.log.requests()] == ["GET"]

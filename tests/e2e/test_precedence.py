@@ -64,7 +64,8 @@ def proxies(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict
             ("proxy", False),
         ):
             precedence, has_logins = key
-            settings = {"REGISTRIES": names, "AUTH_PRECEDENCE": precedence}
+            # One process, for each worker asks for tokens of its own, and what is asked for is compared.
+            settings = {"REGISTRIES": names, "AUTH_PRECEDENCE": precedence, "WORKERS": "1"}
             settings |= {"AUTH_REGISTRIES": LOGINS} if has_logins else {}
             directory = tmp_path_factory.mktemp("precedence")
             started[key] = cleanup.enter_context(lab.proxy(directory, settings))

@@ -20,7 +20,7 @@ from lab.image import random_chunks
 from lab.lab import Lab
 from lab.origin import Gate, Origin, Reply
 from lab.proxy import Proxy
-from lab.workers import one_connection_each, supervisor_pid, worker_pids
+from lab.workers import is_looked_after, one_connection_each, worker_pids
 
 pytestmark = pytest.mark.e2e
 
@@ -41,6 +41,7 @@ def proxy(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]
         "WORKERS": str(WORKERS),
         "CACHE_MAX_SIZE": str(CAP_BYTES),
         "NOT_FOUND_TIME": "60s",
+        "DRAIN_TIMEOUT": "0s",
         "ENABLE_MANIFEST_CACHE": "true",
     }
     with lab.proxy(tmp_path_factory.mktemp("workers"), settings) as running:
@@ -238,8 +239,11 @@ class TestOneProxy:
 
 
 class TestDeath:
-    def test_a_download_outlives_its_worker(self, proxy: Proxy, origin: Origin) -> None:
-        """The worker that fetches is killed: clients of others get every byte, its own is cut and succeeds anew."""
+    @pytest.mark.parametrize(
+        "end", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=["killed", "told to end"]
+    )
+    def test_a_download_outlives_its_worker(self, proxy: Proxy, origin: Origin, end: signal.Signals) -> None:
+        """The worker that fetches ends: clients of others get every byte, its own is cut and succeeds anew."""
         body, path = make_blob(6_000_000)
         gate = Gate()
         origin.serve(path, Reply(body, etag='"one"', hold_after_bytes=4_000_000, gate=gate))
@@ -247,7 +251,8 @@ class TestDeath:
             (victim, cut), (_, second), (_, third) = connections.items()
             with ask(cut, path) as lost, ask(second, path) as one, ask(third, path) as other:
                 assert lost.read(3_000_000) == one.read(3_000_000) == other.read(3_000_000) == body[:3_000_000]
-                os.kill(victim, signal.SIGKILL)
+                os.kill(victim, end)
+                wait_until(lambda: victim not in proxy.pids(), "the worker is gone")
                 gate.open()
                 with pytest.raises((HTTPException, OSError)):
                     lost.read()
@@ -297,6 +302,6 @@ class TestEnd:
     def test_term_ends_all(self, proxy: Proxy) -> None:
         """Exit code 0, and no process is left; what was promised of the cache holds: nothing is in doubt."""
         worker_pids(proxy, WORKERS)
-        supervisor_pid(proxy)
+        wait_until(lambda: is_looked_after(proxy), "what dead workers have left is looked for")
         assert proxy.stop() == 0
         assert not (proxy.cache_directory / "running").exists()

@@ -7,6 +7,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 from lab.proxy import Proxy
+from regproxy.engine.board import WORD_BYTES
+from regproxy.store.crew.stamps import EPOCH, LOOKED_AT_EPOCH
 
 SUPERVISOR = "regproxy.engine.supervisor"
 
@@ -59,6 +61,17 @@ def one_connection_each(proxy: Proxy, count: int) -> Iterator[dict[int, HTTPConn
             connection.connect()
             found.setdefault(worker_of(proxy, connection), connection)
         yield found
+
+
+def is_looked_after(proxy: Proxy) -> bool:
+    """Whether all is looked for that workers have left which died: the board says of which death was heard last."""
+    pid = supervisor_pid(proxy)
+    for entry in _entries(Path(f"/proc/{pid}/fd")):
+        if "memfd:registry-proxy-workers" in str(entry.readlink()):
+            with entry.open("rb") as board:
+                words = memoryview(board.read((LOOKED_AT_EPOCH + 1) * WORD_BYTES)).cast("Q")
+            return words[EPOCH] == words[LOOKED_AT_EPOCH]
+    raise AssertionError(f"the supervisor {pid} has no board")
 
 
 def _listening_inode(proxy: Proxy) -> int | None:

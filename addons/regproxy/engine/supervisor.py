@@ -1,11 +1,12 @@
-"""The parent of several workers: `python -m regproxy.engine.supervisor WORKERS HOST PORT COMMAND...`.
+"""The parent of several workers: `python -m regproxy.engine.supervisor WORKERS HOST PORT DRAIN_S COMMAND...`.
 
 It opens the port (without listening), a piece of memory and a hub for the workers, starts COMMAND so many times, starts
-anew what dies, and ends all of them at TERM. It reads no request and opens no file of the cache. A worker that ends
-before one has ever served is a wrong setting and ends it all.
+anew what dies, and ends all of them at TERM, when answers that run have DRAIN_S seconds. It reads no request and opens
+no file of the cache. A worker that ends before one has ever served is a wrong setting and ends it all.
 """
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -30,7 +31,7 @@ from regproxy.engine.metrics_directory import VARIABLE as METRICS_VARIABLE
 from regproxy.engine.metrics_directory import forget_moment, make_directory, remove_directory
 
 STOP_LIMIT_S = 4.0
-"""How long workers may take to end after TERM; then they are killed, as the proxy promises to end within 5 s."""
+"""How long workers may take to end once no answer is waited for any more; then they are killed."""
 
 TERM_INTERVAL_S = 0.5
 
@@ -54,13 +55,15 @@ class Orders:
     host: str
     """Empty for all addresses."""
     port: int
+    drain_s: float
+    """How long the workers let running answers end after TERM."""
     command: tuple[str, ...]
 
     @classmethod
     def of_arguments(cls, arguments: Sequence[str]) -> "Orders":
         """Read the command line. Raises ValueError."""
-        workers, host, port, *command = arguments
-        return cls(int(workers), host, int(port), tuple(command))
+        workers, host, port, drain_s, *command = arguments
+        return cls(int(workers), host, int(port), float(drain_s), tuple(command))
 
 
 class Supervisor:
@@ -71,6 +74,8 @@ class Supervisor:
         self._hub = Hub(self._ready)
         self._serves = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._hurried_at_s = math.inf
+        """Since when nobody is to be waited for, by the event loop's clock."""
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._metrics: Path | None = None
         """The folder for metrics that is removed at the end."""
@@ -85,10 +90,10 @@ class Supervisor:
         self._change_epoch()
 
     async def run(self) -> int:
-        """Run the workers until TERM; return the exit code."""
+        """Run the workers until TERM, or INT, which ends them at once; return the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(number, self._stop, number)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
         try:
             server = await loop.create_server(
@@ -103,8 +108,8 @@ class Supervisor:
         if await self._first_serves():
             keepers += [loop.create_task(self._keep(each, listening)) for each in range(2, self._orders.workers + 1)]
         await self._stopping.wait()
+        server.close()  # the workers close theirs: with this one open, new clients would wait in its backlog
         await self._end(keepers)
-        server.close()
         if self._metrics is not None:
             remove_directory(self._metrics)
         return 1 if self._failed else 0
@@ -119,16 +124,29 @@ class Supervisor:
         else:
             self._environment[METRICS_VARIABLE] = str(self._metrics)
 
+    def _stop(self, number: signal.Signals) -> None:
+        """Begin to end; at INT, or asked a second time, at once."""
+        if number is signal.SIGINT or self._stopping.is_set():
+            self._hurry()
+        self._stopping.set()
+
+    def _hurry(self) -> None:
+        """Have the workers cut what runs: INT does it, once, for a second one would be a crash."""
+        if math.isinf(self._hurried_at_s):
+            self._hurried_at_s = asyncio.get_running_loop().time()
+            for number in self._has_spoken & self._running.keys():
+                _signal(self._running[number], signal.SIGINT)
+
     async def _end(self, keepers: Iterable[asyncio.Task[None]]) -> None:
         """End all workers."""
         loop = asyncio.get_running_loop()
-        limit_s, late = loop.time() + STOP_LIMIT_S, set(keepers)
-        while late and loop.time() < limit_s:
+        drained_s, late = loop.time() + self._orders.drain_s, set(keepers)
+        while late and loop.time() < min(drained_s, self._hurried_at_s) + STOP_LIMIT_S:
             for process in self._running.values():
                 _signal(process, signal.SIGTERM)  # again and again: mitmdump loses one that comes while it starts
             _, late = await asyncio.wait(late, timeout=TERM_INTERVAL_S)
         if late:
-            _say(f"{len(self._running)} workers did not end within {STOP_LIMIT_S:g} s: killed")
+            _say(f"{len(self._running)} workers did not end in time: killed")
             self._failed = True
             for process in self._running.values():
                 _signal(process, signal.SIGKILL)

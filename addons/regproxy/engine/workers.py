@@ -39,7 +39,7 @@ def usable_cores(quota: Path = _QUOTA) -> int:
         return bound
 
 
-def become_supervisor(workers: int, host: str, port: int) -> Never:
+def become_supervisor(workers: int, host: str, port: int, drain_s: float) -> Never:
     """Replace this program by the supervisor of so many of it. Raises OSError."""
     # Without a handler a signal would end the new program, or be lost if it is process 1, until it has set its own.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
@@ -51,6 +51,6 @@ def become_supervisor(workers: int, host: str, port: int) -> Never:
     sys.stderr.flush()
     os.execve(  # noqa: S606 - the same interpreter, with our own arguments
         sys.executable,
-        [sys.executable, "-P", "-m", _SUPERVISOR, str(workers), host, str(port), *command],
+        [sys.executable, "-P", "-m", _SUPERVISOR, str(workers), host, str(port), str(drain_s), *command],
         environment,
     )

@@ -7,7 +7,7 @@ the bucket does not give (it fails, stalls, has wrong bytes) is left missing, an
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from regproxy.oci.digest import Digest
 from regproxy.oci.manifest_form import manifest_media_type
@@ -56,6 +56,8 @@ class SharedContent:
         self.distrusted: set[Digest] = set()
         """What was found to be wrong and is to be written anew."""
         self.counts = SharedCounts()
+        self.on_written: Callable[[Digest], None] = lambda _: None
+        """Called when a content was written."""
 
     async def about(self, digest: Digest) -> About | None:
         """Return what the bucket says of a content that it has; None also when it does not answer."""
@@ -142,10 +144,19 @@ class SharedContent:
 
     async def purge(self, digest: Digest) -> None:
         """Remove a content on an operator's word; it is not read until it has been written anew. Raises BucketDown."""
-        self.distrusted.add(digest)
-        self._access.forget(digest)
+        self.distrust(digest)
         holders = await self._records.below(holders_prefix(digest))
         await self._records.remove([about_path(digest), content_path(digest), *holders])
+
+    def distrust(self, digest: Digest) -> None:
+        """Do not read a content that an operator wants to be gone, until it is written anew."""
+        self.distrusted.add(digest)
+        self._access.forget(digest)
+
+    def written(self, digest: Digest) -> None:
+        """Note that this process has written a content: it is as it should be."""
+        self.distrusted.discard(digest)
+        self.on_written(digest)
 
     def _discard(self, digest: Digest, reason: str) -> None:
         """Remove what is wrong. It is written anew when it has come from its registry."""

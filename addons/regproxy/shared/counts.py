@@ -29,3 +29,12 @@ class SharedCounts:
     written_bytes: int = 0
     not_written: int = 0
     """Attempts that failed; what failed is tried again."""
+
+    def sums(self) -> dict[str, int]:
+        """Return what operators are shown."""
+        reads = {f"reads {outcome.value}": count for outcome, count in self.reads.items()}
+        return reads | {
+            "read_bytes": self.read_bytes,
+            "written": self.written,
+            "written_bytes": self.written_bytes,
+        }

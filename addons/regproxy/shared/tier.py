@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from regproxy.oci.digest import Digest
@@ -62,6 +62,9 @@ class SharedTier:
         self.content = SharedContent(store, bucket, self.reading, records, self.access, self._errands)
         self.uploads = Uploads(store, bucket, self.reading, self.writing, records, self.access, self.content, claim)
 
+        self.let_go_elsewhere: Callable[[Digest], Awaitable[object]] = _nobody
+        """Has the other workers `let_go` of a content."""
+
     @classmethod
     def open(  # noqa: PLR0913, PLR0917 - what it stands between
         cls,
@@ -114,7 +117,7 @@ class SharedTier:
             async with turns:
                 try:
                     async with asyncio.timeout(PURGE_LIMIT_S):
-                        await self.uploads.drop(digest)
+                        await asyncio.gather(self.uploads.drop(digest), self.let_go_elsewhere(digest))
                         await self.content.purge(digest)
                 except (BucketDown, TimeoutError):
                     return False
@@ -122,6 +125,11 @@ class SharedTier:
 
         gone = await asyncio.gather(*(self.tags.forget(*tag) for tag in tags), *map(purge, contents))
         return all(gone)
+
+    async def let_go(self, digest: Digest) -> None:
+        """Do not write a content that another worker purges, nor read it; wait for the end of a write."""
+        await self.uploads.drop(digest)
+        self.content.distrust(digest)
 
     async def _before_telling(self, repository: Repository, digest: Digest) -> None:
         await self.access.tell(repository, digest)
@@ -134,3 +142,7 @@ class SharedTier:
     def close(self) -> None:
         """Begin nothing more. What was not written is written by the next run."""
         self._errands.cancel()
+
+
+async def _nobody(_: Digest) -> None:
+    """Stand for the other workers where there are none."""

@@ -75,6 +75,16 @@ class Uploads:
         """How many contents are to be written."""
         return len(self._waiting) + len(self._active)
 
+    @property
+    def pending_of_all(self) -> int:
+        """How many contents all workers of this proxy are to write. Lists a directory; 0 when that cannot be read."""
+        if self._claim is None:
+            return self.pending
+        try:
+            return len(os.listdir(self._directory))  # noqa: PTH208 - the names are enough
+        except OSError:
+            return 0
+
     def open(self) -> None:
         """Take up what an earlier run did not finish; of several workers, one does. Blocks; raises OSError."""
         self._directory.mkdir(mode=0o700, exist_ok=True)
@@ -163,12 +173,12 @@ class Uploads:
 
     async def drop(self, digest: Digest) -> None:
         """Do not write a content that is to go; wait for the end when it is being written."""
-        if digest in self._waiting:
-            del self._waiting[digest]
-            self._forget(digest)
-        ended = self._active.get(digest)
-        if ended is not None:
-            await ended.wait()
+        while digest in self._waiting or digest in self._active:  # what fails waits again
+            if self._waiting.pop(digest, None) is not None:
+                self._forget(digest)
+            ended = self._active.get(digest)
+            if ended is not None:
+                await ended.wait()
 
     async def _handle(self, digest: Digest) -> None:
         media_type = self._waiting.pop(digest)
@@ -224,7 +234,7 @@ class Uploads:
         await self._access.write_holders(digest)
         with contextlib.suppress(ConditionFailed):
             await self._records.write(about_path(digest), about.to_json())
-        self._content.distrusted.discard(digest)
+        self._content.written(digest)
         self._content.counts.written += 1
         self._content.counts.written_bytes += stored.size_bytes
 

@@ -6,6 +6,7 @@ Told as it changes and kept for workers to come, as `crew_knowledge` does with w
 from typing import Any
 
 from regproxy.engine.crew import Crew
+from regproxy.oci.digest import Digest
 from regproxy.oci.names import Registry
 from regproxy.policy.drills import LONGEST_DRILL_S, Drill
 from regproxy.policy.image_rules import parse_network
@@ -39,7 +40,7 @@ class CrewStates:
     def _connect_shared(self) -> None:
         crew, shared = self._crew, self._core.shared
         assert shared is not None
-        tags = shared.tags
+        tags, content = shared.tags, shared.content
         tags.on_forgotten = lambda registry, name, tag, at_s: crew.tell(
             "forgotten tag", f"{registry} {name} {tag}", at_s, _FORGOTTEN_S
         )
@@ -49,6 +50,15 @@ class CrewStates:
             link.on_failed = lambda reason, name=name: crew.tell("bucket", name, reason)  # type: ignore[misc]
         crew.on_fact("bucket", lambda name, reason: links[name].hear_failed(reason))
         crew.on_gone(shared.uploads.take_up_later)
+
+        async def let_go(digest: str) -> bool:
+            await shared.let_go(Digest.parse(digest))
+            return True
+
+        shared.let_go_elsewhere = lambda digest: crew.ask("purged from the bucket", str(digest))
+        crew.on_question("purged from the bucket", let_go)
+        content.on_written = lambda digest: crew.tell("written to the bucket", str(digest), True)
+        crew.on_fact("written to the bucket", lambda digest, _: content.distrusted.discard(Digest.parse(digest)))
 
     def _tell_drill(self, drill: Drill) -> None:
         told = [sorted(map(str, drill.hosts)), [*map(str, drill.clients)], drill.until_s, drill.began_s]

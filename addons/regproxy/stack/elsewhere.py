@@ -16,3 +16,5 @@ class Elsewhere:
     """Of bodies, from upstreams, by registry."""
     failures: Counter[tuple[str, ...]] = field(default_factory=Counter)
     """Of requests to upstreams, by registry and reason."""
+    shared_store: Counter[str] = field(default_factory=Counter)
+    """What `SharedCounts.sums` names."""

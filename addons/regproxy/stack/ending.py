@@ -30,7 +30,8 @@ def make_drain(core: Core, front_door: FrontDoor, *, one_of_several: bool) -> Dr
 
     def errands() -> int:
         shared = core.shared
-        return 0 if shared is None or not shared.writing.is_up else shared.uploads.pending
+        to_write = 0 if shared is None or not shared.writing.is_up else shared.uploads.pending
+        return to_write + core.store.followed_elsewhere()
 
     return Drain(
         core.settings.drain_timeout_s,

@@ -1,5 +1,7 @@
 """The bucket behind the store, as metrics and as operators see it."""
 
+from collections import Counter
+
 from regproxy.shared.counts import Read
 from regproxy.stack.admin.queries import Json
 from regproxy.stack.core import Core
@@ -46,17 +48,17 @@ class SharedStoreMetrics:
 
 
 def shared_numbers(core: Core) -> dict[str, Json] | None:
-    """Return what there is to know of the bucket, since the start; None without one."""
+    """Return what there is to know of the bucket, of all workers, since the start; None without one."""
     shared = core.shared
     if shared is None:
         return None
-    counts = shared.content.counts
+    sums = core.elsewhere.shared_store + Counter(shared.content.counts.sums())
     return {
         "reading": shared.reading.is_up,
         "writing": shared.writing.is_up,
-        "waiting": shared.uploads.pending,
-        "reads": {outcome.value: counts.reads[outcome] for outcome in Read},
-        "read_bytes": counts.read_bytes,
-        "written": counts.written,
-        "written_bytes": counts.written_bytes,
+        "waiting": shared.uploads.pending_of_all,
+        "reads": {outcome.value: sums[f"reads {outcome.value}"] for outcome in Read},
+        "read_bytes": sums["read_bytes"],
+        "written": sums["written"],
+        "written_bytes": sums["written_bytes"],
     }

@@ -215,7 +215,7 @@ async def _listen_and_check(core: Core, workers: Workers) -> None:
     gc.freeze()  # a tenth of a connection's cost: the collector would pass over all that was imported, again and again
     await _listen()
     if core.is_ending:
-        return
+        return  # it was told to end before it had begun
     if not ctx.master.addons.get("proxyserver").listen_addrs():
         _exit_soon()  # mitmproxy has said why
         return

@@ -107,6 +107,12 @@ class Tallies:
             yield ("received", registry), count
         for key, count in list(meter.failures.items()):
             yield ("failed", *key), count
+        for name, count in self._shared_sums().items():
+            yield ("shared", name), count
+
+    def _shared_sums(self) -> dict[str, int]:
+        shared = self._core.shared
+        return {} if shared is None else shared.content.counts.sums()
 
     # What others tell.
 
@@ -133,6 +139,8 @@ class Tallies:
                 elsewhere.received_bytes[registry] += count
             case ("failed", *names):
                 elsewhere.failures[tuple(map(str, names))] += count
+            case ("shared", str(name)):
+                elsewhere.shared_store[name] += count
             case _:
                 pass
 
@@ -146,6 +154,7 @@ class Tallies:
         sums["sent",] += elsewhere.sent_bytes
         sums.update({("received", registry): count for registry, count in elsewhere.received_bytes.items()})
         sums.update({("failed", *key): count for key, count in elsewhere.failures.items()})
+        sums.update({("shared", name): count for name, count in elsewhere.shared_store.items()})
         counted = {key: count for key, count in self._counted() if key[0] in {"minute", "read"}}
         return {
             "history": self._statistics.history.to_json(),

@@ -56,7 +56,7 @@ class Workers:
         if ctx.master.addons.get("webauth") is not None or ctx.master.addons.get("view") is not None:
             logger.warning("WORKERS: there is one process, for a user interface must see every request")
             return
-        become_supervisor(wanted, settings.listen_host, settings.listen_port)
+        become_supervisor(wanted, settings.listen_host, settings.listen_port, settings.drain_timeout_s)
 
     def open(self, core: Core, front_door: FrontDoor) -> None:
         """Meet the others, and take the port that all of them share."""
@@ -96,6 +96,9 @@ class Workers:
         core.turns = Turns(self.sharing.claim)
         CrewKnowledge(core, self.crew, self.sharing.stamps).connect()
         CrewStates(core, self.crew).connect()
+        store = core.store
+        assert isinstance(store, CrewStore)
+        self.crew.on_gone(store.worker_gone)
         for counter in counters:
             counter.share(self.crew)
         asyncio_utils.create_task(core.desk.wait_for_it(), name="wait for the desk", keep_ref=True)

@@ -183,7 +183,7 @@ class AccessBook:
     def bind(self, repository: Repository, digest: Digest, given: int) -> None:
         """Note that a repository has a content, and to whom it gave it; after `known`."""
         key = repository, digest
-        all_given = self._given.get(key, Given.NOWHERE) | given
+        all_given = self._given.known(key, Given.NOWHERE) | given
         self._given.keep(key, all_given)
         self._changes.bindings[key] = all_given
         if self.watcher is not None:

@@ -222,6 +222,10 @@ class Store(StoreDirectory):
         """Return how many ingests this process fills."""
         return (self._flights or self._closed()).filled_here()
 
+    def followed_elsewhere(self) -> int:
+        """Return how many of these other processes have waited for."""
+        return 0 if self._flights is None else self._flights.followed_elsewhere()
+
     async def look_at_usage(self) -> Usage:
         """Return what the store takes now."""
         return self.usage

@@ -93,6 +93,10 @@ class Flights:
         """Return how many of them this process fills."""
         return len(self.aloft())
 
+    def followed_elsewhere(self) -> int:
+        """Return how many of these other processes have waited for."""
+        return 0
+
     async def reserve(self, digest: Digest, total_bytes: int) -> None:
         """Make room so that the partial file may take so many bytes in all; StoreFull when that cannot be."""
         await self._ledger.reserve(digest, total_bytes)

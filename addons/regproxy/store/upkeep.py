@@ -4,10 +4,11 @@ One round every few seconds; verification (scrub.Scrub) runs beside it at its ow
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from regproxy.store.access_book import AccessBook
 from regproxy.store.clock_jumps import ClockJumps
@@ -36,6 +37,8 @@ class Upkeep:
     """By the event loop's clock: no heartbeat before."""
     is_keeper: Callable[[], bool] = lambda: True
     """Whether what is to be done once is done here: another worker may keep house."""
+    early: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the next round is not to wait for its time."""
 
     async def reconcile(self) -> Reconciled:
         """Hash what is in doubt, adopt what is right, remove what is not."""
@@ -77,9 +80,14 @@ class Upkeep:
                     if is_open() and str(error) != said:
                         _logger.error("cache housekeeping: %s", error)  # noqa: TRY400 - the message is complete
                         said = str(error)
-                await asyncio.sleep(interval_s)
+                await self._next_round(interval_s)
         finally:
             scrubbing.cancel()
+
+    async def _next_round(self, interval_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.early.wait(), interval_s)
+        self.early.clear()
 
     async def follow_the_clock(self, jump_s: float) -> None:
         """Keep all ages when the clock was set by so many seconds."""

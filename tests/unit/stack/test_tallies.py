@@ -30,6 +30,7 @@ class Worker:
             desk=Desk(),
             elsewhere=Elsewhere(),
             ready=True,
+            shared=None,
             store=SimpleNamespace(is_open=False),
             upstream=SimpleNamespace(meter=meter, quotas=quotas),
             settings=SimpleNamespace(cache_directory=directory),

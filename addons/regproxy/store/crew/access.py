@@ -1,9 +1,9 @@
 """Who may read what, as one worker among several knows it.
 
 What it learns is written at once, and what others have learnt is read. What lets somebody read is kept with the stamp
-of its repository. A refusal that another worker has learnt changes that, before the refused client gets its answer;
-from then on the rights of that repository are read from the index again. What another worker learns that lets somebody
-read is found where memory is not enough, before a registry is asked.
+of its repository. When another worker learns of a refusal, or passes on that a content is deleted, that changes before
+the client gets its answer; from then on the rights of that repository are read from the index again. What another
+worker learns that lets somebody read is found where memory is not enough, before a registry is asked.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from regproxy.oci.names import Registry
 from regproxy.policy.access import Openness, Repository
 from regproxy.policy.identities import Identity
 from regproxy.policy.openers import OpenedBy
-from regproxy.store.access_book import PROOFS, REPOSITORIES, AccessBook, Arrival, Opened, Recent
+from regproxy.store.access_book import BINDINGS, PROOFS, REPOSITORIES, AccessBook, Arrival, Opened, Recent
 from regproxy.store.access_table import AccessChanges
 from regproxy.store.crew.ledger import LearntChanges, repository_parts, without_rights
 from regproxy.store.crew.stamps import Stamps
@@ -66,6 +66,8 @@ class CrewAccessBook(AccessBook):
         self._stamps = stamps
         self._rights: _Stamped[Repository, Openness] = _Stamped(REPOSITORIES, stamps, lambda key: key)
         self._openness = self._rights
+        self._bound: _Stamped[tuple[Repository, Digest], int] = _Stamped(BINDINGS, stamps, lambda key: key[0])
+        self._given = self._bound
         self._own: _Stamped[tuple[Repository, str], float] = _Stamped(PROOFS, stamps, lambda key: key[0])
         self._proofs = self._own
         self._writing = LearntChanges()
@@ -89,6 +91,11 @@ class CrewAccessBook(AccessBook):
         """Note that a repository has a content, and to whom it gave it."""
         super().bind(repository, digest, given)
         self._flush_soon()
+
+    def unbind(self, repository: Repository, digest: Digest) -> None:
+        """Note that a repository has a content no more; for the other workers that is as a refusal."""
+        super().unbind(repository, digest)
+        self._refused.add(repository)
 
     def challenged(self, registry: Registry, challenge: str) -> None:
         """Note what a registry asks for."""
@@ -183,6 +190,6 @@ class CrewAccessBook(AccessBook):
             given = given if digest is None else changes.bindings.get((repository, digest), given)
         self._rights.keep_as_of(repository, openness, number, stamp)
         if digest is not None:
-            self._given.keep((repository, digest), given)
+            self._bound.keep_as_of((repository, digest), given, number, stamp)
         if not client.is_nobody:
             self._own.keep_as_of((repository, client.key), proven_at_s, number, stamp)

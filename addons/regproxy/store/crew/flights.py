@@ -62,6 +62,10 @@ class CrewFlights(Flights):
         """Return how many downloads this worker holds."""
         return sum(not ingest.ended for ingest in self._leads)
 
+    def followed_elsewhere(self) -> int:
+        """Return how many of these other workers follow, or have followed."""
+        return sum(lead.is_followed and not ingest.ended for ingest, lead in self._leads.items())
+
     async def commit(self, digest: Digest, partial: PartialFile) -> None:
         """Make the verified file content, when other workers can know whose it is."""
         await self._book.flush()
@@ -147,7 +151,8 @@ class CrewFlights(Flights):
         try:
             await super()._put_down(ingest)
         finally:
-            lead.end(self._sharing)
+            if not self._closed:  # else it passes on when this process has ended, as if it had died
+                lead.end(self._sharing)
 
     def _tell(self, ingest: CrewIngest) -> None:
         lead = self._leads.get(ingest)
@@ -163,6 +168,10 @@ class _Lead:
         self._timer: asyncio.TimerHandle | None = None
         self._state = ingest.state
         claim.on_followed = self._tell
+
+    @property
+    def is_followed(self) -> bool:
+        return self._claim.is_followed
 
     def changed(self) -> None:
         """Tell of a change: of state at once, of growth soon."""

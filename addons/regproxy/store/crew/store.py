@@ -104,7 +104,7 @@ class CrewStore(Store):
                 self._doubts.unverified.clear()
             return
         epoch = self._stamps.word(EPOCH)
-        if epoch != self._stamps.word(LOOKED_AT_EPOCH):
+        if not self._has_looked():
             await asyncio.to_thread(self._look_for_lost_rows)
             outcome = await self.reconcile()
             if outcome.right or outcome.removed:
@@ -125,6 +125,7 @@ class CrewStore(Store):
             while not claim.is_granted:
                 await claim.next_word()
             self._keeps_house = True
+            self.worker_gone()
 
         waiting = asyncio.get_running_loop().create_task(wait_for_turn())
         try:
@@ -132,6 +133,14 @@ class CrewStore(Store):
             await super().housekeeping(interval_s)
         finally:
             waiting.cancel()
+
+    def worker_gone(self) -> None:
+        """Look soon for what a worker has left that has died: until then the cache cannot be closed cleanly."""
+        if self._upkeep is not None and self._keeps_house and not self._has_looked():
+            self._upkeep.early.set()
+
+    def _has_looked(self) -> bool:
+        return self._stamps.word(EPOCH) == self._stamps.word(LOOKED_AT_EPOCH)
 
     async def look_at_usage(self) -> Usage:
         """Return what the store takes now, whoever changed it last."""
@@ -193,7 +202,7 @@ class CrewStore(Store):
         """Say that the store was closed cleanly, if this was the last worker and none has died unlooked for."""
         assert self._opening is not None
         assert self._users is not None
-        is_clean = self._stamps.word(EPOCH) == self._stamps.word(LOOKED_AT_EPOCH) and not self._doubts
+        is_clean = self._has_looked() and not self._doubts
         with self._opening.alone():
             self._users.leave()
             if is_clean and not self._stamps.word(DOUBTED_FROM) and self._users.is_last():
