@@ -25,6 +25,7 @@ from lab.origin import Gate, Origin, Reply
 from lab.proxy import Proxy
 from lab.raw_http import read_head, tunnelled
 from lab.skopeo import hash_files
+from lab.workers import settled_rss_bytes
 from regproxy.store.growing import HOLD_BACK_BYTES
 
 pytestmark = pytest.mark.e2e
@@ -91,7 +92,7 @@ class TestLarge:
         try:
             for _ in range(2):
                 client.get(url + warm_up)
-            before_bytes = highest_bytes = proxy.rss_bytes()
+            before_bytes = highest_bytes = settled_rss_bytes(proxy)
             for _ in ("miss", "hit"):
                 hashed, got_bytes = hashlib.sha256(), 0
                 with client.stream("GET", url + digest) as response:

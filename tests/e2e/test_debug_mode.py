@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
 
+from lab.addresses import Address
 from lab.browser import Browser
 from lab.debug_mode import (
     DEBUG_PASSWORD,
@@ -30,8 +30,9 @@ from lab.fixtures import MakeImage, StartOrigin, StartProxy
 from lab.http_client import Client, ProxyRoute
 from lab.lab import Lab
 from lab.origin import Reply
-from lab.programs import Program
+from lab.programs import Program, accepts_connections
 from lab.proxy import Proxy
+from lab.wait import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -284,9 +285,8 @@ class TestPrograms:
             stderr=subprocess.DEVNULL,
         )
         try:
-            deadline_s = time.monotonic() + 20
-            while (completed := proxy.start_refused()).returncode == 0 and time.monotonic() < deadline_s:
-                pass
+            wait_until(lambda: accepts_connections(Address(proxy.address.host, WEB_PORT)), "the port is in use")
+            completed = proxy.start_refused()
         finally:
             blocker.kill()
             blocker.wait()

@@ -41,6 +41,7 @@ from lab.name_server import NameServer
 from lab.origin import Origin, Reply
 from lab.proxy import Proxy
 from lab.secrets import files_with_secrets, secrets_in
+from lab.workers import settled_rss_bytes
 
 pytestmark = pytest.mark.e2e
 
@@ -292,7 +293,7 @@ def is_stored(proxy: Proxy, digest: str) -> bool:
 @contextmanager
 def flat_memory(proxy: Proxy) -> Iterator[None]:
     """Watch the memory of a proxy meanwhile; AssertionError when it has grown by more than MEMORY_BYTES."""
-    before_bytes = highest_bytes = proxy.rss_bytes()
+    before_bytes = highest_bytes = settled_rss_bytes(proxy)
     over = threading.Event()
 
     def watch() -> None:

@@ -34,6 +34,14 @@ def worker_pids(proxy: Proxy, count: int) -> list[int]:
     raise AssertionError(f"there are not {count} workers:\n{proxy.log}")
 
 
+def settled_rss_bytes(proxy: Proxy) -> int:
+    """Return the memory of all workers: one that starts later would look like growth."""
+    count = int(proxy.settings["WORKERS"])
+    if count > 1:
+        worker_pids(proxy, count)
+    return proxy.rss_bytes()
+
+
 def worker_of(proxy: Proxy, connection: HTTPConnection) -> int:
     """Return the process id of the worker that has accepted a connection; AssertionError."""
     port = connection.sock.getsockname()[1]

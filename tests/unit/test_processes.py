@@ -9,7 +9,7 @@ import pytest
 ADDONS = Path(__file__).parents[2] / "addons"
 STARTED = {
     "regproxy/origin/credential_helper.py": ["subprocess_exec"],
-    "regproxy/engine/workers.py": ["os.execve"],
+    "regproxy/engine/workers.py": ["os.execv"],
     "regproxy/engine/supervisor.py": ["create_subprocess_exec"],
 }
 """Credential helpers of docker, and the proxy itself as supervisor and workers."""

@@ -1,4 +1,4 @@
-"""The parent of several workers: `python -m regproxy.engine.supervisor WORKERS HOST PORT DRAIN_S COMMAND...`.
+"""The parent of several workers: `regproxy.engine.supervisor WORKERS HOST PORT DRAIN_S COMMAND...`.
 
 It opens the port (without listening), a piece of memory and a hub for the workers, starts COMMAND so many times, starts
 anew what dies, and ends all of them at TERM, when answers that run have DRAIN_S seconds. It reads no request and opens

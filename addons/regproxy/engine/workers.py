@@ -14,7 +14,10 @@ from typing import Never
 
 from regproxy.engine.crew import PLACE_VARIABLE, Place
 
-_SUPERVISOR = "regproxy.engine.supervisor"
+_RUN = (
+    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "runpy.run_module('regproxy.engine.supervisor', run_name='__main__', alter_sys=True)"
+)
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -45,12 +48,11 @@ def become_supervisor(workers: int, host: str, port: int, drain_s: float) -> Nev
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     command = [sys.executable, *sys.orig_argv[1:]]
     addons = str(Path(__file__).parents[2])
-    path = [addons, *(each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each not in {"", addons})]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    # As entrypoint.sh starts Python: isolated, no variable of its environment brings modules in.
+    options = f"-{'I' if sys.flags.isolated else 'P'}{'B' if sys.dont_write_bytecode else ''}"
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(  # noqa: S606 - the same interpreter, with our own arguments
+    os.execv(  # noqa: S606 - the same interpreter, with our own arguments
         sys.executable,
-        [sys.executable, "-P", "-m", _SUPERVISOR, str(workers), host, str(port), str(drain_s), *command],
-        environment,
+        [sys.executable, options, "-c", _RUN, addons, str(workers), host, str(port), str(drain_s), *command],
     )

@@ -106,6 +106,7 @@ def soak(lab: Lab, directory: Path, plan: Plan, say: Callable[[str], None]) -> R
         "DOWNLOAD_PART_SIZE": "4m",
         "NOT_FOUND_TIME": "0",
         FILE_VARIABLE: str(census_file),
+        "WORKERS": "1",  # the census is of one process
     }
     start_upstreams(lab)
     content = make_content(lab, directory)
