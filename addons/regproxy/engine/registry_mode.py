@@ -51,6 +51,15 @@ class RegistryMode(mode_specs.ProxyMode):
             raise ValueError(f"{self.full_spec!r}: the mode {MODE!r} has no parameter")
 
 
+class _SharedSocket(socket.socket):
+    """A port of several workers. asyncio lets as many connections wait as it takes in a row."""
+
+    def listen(self, backlog: int = 0, /) -> None:
+        """Let as many wait as for one process, at every moment: a worker may be ended in any."""
+        del backlog
+        super().listen(BACKLOG)
+
+
 class FrontDoor:
     """The addon that says what connections begin with; `startup` sets it before the port opens."""
 
@@ -123,10 +132,8 @@ class RegistryInstance(AsyncioServerInstance[RegistryMode]):
         shared = self._front_door.listening
         if not shared:
             return [await loop.create_server(begin, host, port or get_free_port(), backlog=BACKLOG)]
-        servers = [await loop.create_server(begin, sock=each.dup(), backlog=ACCEPTED_AT_ONCE) for each in shared]
-        for each in shared:
-            each.listen(BACKLOG)  # asyncio accepts as many connections in a row as it lets wait
-        return servers
+        ours = [_SharedSocket(fileno=os.dup(each.fileno())) for each in shared]
+        return [await loop.create_server(begin, sock=each, backlog=ACCEPTED_AT_ONCE) for each in ours]
 
     async def _stop(self) -> None:
         """Close the port; who got through to it until now is taken in, for the kernel would cut them."""
