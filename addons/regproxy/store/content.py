@@ -313,9 +313,7 @@ class Store:
 
     async def evict_inactive(self) -> None:
         """Write the access times; remove what was not used for the inactive time, partial files after a week."""
-        entries = self.usage.entries
-        await self._open_ledger().expire(self._clock() - self._inactive_s)
-        if self.usage.entries != entries:
+        if await self._open_ledger().expire(self._clock() - self._inactive_s):
             self._hot.clear()
 
     async def reconcile(self) -> Reconciled:

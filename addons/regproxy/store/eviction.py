@@ -143,15 +143,15 @@ class Room:
         if self._shortage_bytes(incoming_bytes) > 0:
             raise self._full(incoming_bytes)
 
-    def expire(self, oldest_s: float) -> None:
-        """Remove content, records and idle partial files that were last used before this Unix time."""
+    def expire(self, oldest_s: float) -> int:
+        """Remove content, records and idle partial files last used before this Unix time; return how many rows went."""
         self.flush()
-        self._discard(
-            [key for key in self._index.unused_since(oldest_s) if not self._is_kept(key, oldest_s)], Reason.UNUSED
-        )
+        unused = [key for key in self._index.unused_since(oldest_s) if not self._is_kept(key, oldest_s)]
+        self._discard(unused, Reason.UNUSED)
         for digest, idle_since_s in list(self._idle_since.items()):
             if idle_since_s < oldest_s:
                 self._drop_idle(digest)
+        return len(unused)
 
     def _is_kept(self, key: str, oldest_s: float) -> bool:
         """Whether a row stays although nobody used it: it is pinned, or says where content in use came from."""

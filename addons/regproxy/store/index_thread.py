@@ -68,20 +68,20 @@ class IndexThread:
     async def _read[T](self, action: str, step: Callable[[], T]) -> T:
         return await submit(self._thread, self._step, action, step)
 
-    async def _change(self, action: str, step: Callable[[], None]) -> None:
-        def change() -> None:
-            try:
-                step()
-            finally:
-                self._settle_down()
-
-        await submit(self._thread, self._step, action, change)
+    async def _change[T](self, action: str, step: Callable[[], T]) -> T:
+        return await submit(self._thread, self._step, action, self._changing, step)
 
     # On the index thread.
 
     def _open(self) -> Index:
         with translated("open the cache index", self._layout.database, _REMEDY):
             return self._file.open()
+
+    def _changing[T](self, step: Callable[[], T]) -> T:
+        try:
+            return step()
+        finally:
+            self._settle_down()
 
     def _look_after(self) -> None:
         if self._file.is_another():

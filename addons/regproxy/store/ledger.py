@@ -98,9 +98,9 @@ class Ledger(IndexThread):
         """Return when the content that is evicted next was last used (Unix time)."""
         return await self._read("look for the oldest content", self._index.oldest_access_s)
 
-    async def expire(self, oldest_s: float) -> None:
-        """Write the access times, then remove what was last used before this Unix time."""
-        await self._change("remove unused content", lambda: self._room.expire(oldest_s))
+    async def expire(self, oldest_s: float) -> int:
+        """Write the access times, then remove what was last used before this Unix time; return how many rows went."""
+        return await self._change("remove unused content", lambda: self._room.expire(oldest_s))
 
     # Tag records.
 
