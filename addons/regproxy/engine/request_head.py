@@ -16,6 +16,9 @@ END_OF_HEAD = b"\r\n\r\n"
 CONNECT_LIMIT_BYTES = 16 * 1024
 """A CONNECT head is a few hundred bytes; nginx allows 32 KiB of headers, Go's servers 1 MiB."""
 
+_LONGEST_AUTHORITY = 260
+"""A name of 253 characters (RFC 1035 section 2.3.4, without its lengths), a dot, a colon and a port."""
+
 MAX_FIELDS = 100
 """Clients send about ten. Every look for a field passes all of them: 60,000 empty ones would take seconds."""
 
@@ -93,9 +96,13 @@ def read_plain_connect(head: bytes) -> tuple[str, int] | None:
     return (host, port) if 1 <= port <= 65535 else None
 
 
-@lru_cache(maxsize=1024)
 def _host_of(field: str) -> str | None:
     """Return the host that a Host field names, in normal form; None when it names none."""
+    return _host_in(field) if len(field) <= _LONGEST_AUTHORITY else None
+
+
+@lru_cache(maxsize=1024)
+def _host_in(field: str) -> str | None:
     try:
         return parse_authority(field)[0]
     except ValueError:
