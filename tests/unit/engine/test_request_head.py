@@ -9,7 +9,13 @@ from mitmproxy import http
 from mitmproxy.net.http import http1
 from mitmproxy.net.http.validate import validate_headers
 
-from regproxy.engine.request_head import END_OF_HEAD, RequestHead, read_plain_connect, read_plain_head
+from regproxy.engine.request_head import (
+    END_OF_HEAD,
+    RequestHead,
+    _host_in,
+    read_plain_connect,
+    read_plain_head,
+)
 from regproxy.oci.names import normalise_host
 from regproxy.stack.reads import Read
 
@@ -259,3 +265,12 @@ def test_a_connect_is_read_as_by_mitmproxy(authority: str, version: str, lines: 
         assert read == (request.host.lower().removesuffix("."), request.port)
         assert read[0] == normalise_host(read[0])
         assert request.method == "CONNECT"
+
+
+def test_long_hosts_are_not_kept_in_memory() -> None:
+    """A hostile client could fill it with 64 KiB each."""
+    kept = _host_in.cache_info().currsize
+    for number in range(3):
+        head = f"GET /v2/ HTTP/1.1\r\nHost: {number}{'.a' * 1000}".encode()
+        assert read_plain_head(head) is None
+    assert _host_in.cache_info().currsize == kept
