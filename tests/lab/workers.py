@@ -1,8 +1,10 @@
 """Clients that know which worker of a proxy they talk to: a connection stays with the one that accepted it."""
 
 import contextlib
+import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -66,9 +68,23 @@ def one_connection_each(proxy: Proxy, count: int) -> Iterator[dict[int, HTTPConn
             assert time.monotonic() < deadline_s, f"only {found.keys()} of {workers} accept connections"
             connection = HTTPConnection(*proxy.address, timeout=_LIMIT_S)
             cleanup.callback(connection.close)
-            connection.connect()
-            found.setdefault(worker_of(proxy, connection), connection)
+            with _held(found):  # one worker may accept all who come while the others are idle
+                connection.connect()
+                found.setdefault(worker_of(proxy, connection), connection)
         yield found
+
+
+@contextlib.contextmanager
+def _held(pids: Iterable[int]) -> Iterator[None]:
+    """Let processes do nothing meanwhile."""
+    held = list(pids)
+    try:
+        for pid in held:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in held:
+            os.kill(pid, signal.SIGCONT)
 
 
 def is_looked_after(proxy: Proxy) -> bool:

@@ -3,8 +3,10 @@
 import asyncio
 import os
 import random
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from regproxy.store.content import Store
 from regproxy.store.errors import IngestFailed, StoreFull
 from regproxy.store.ingest import Ingest
 from regproxy.store.layout import Layout
-from regproxy.store.records import TagKey, TagRecord
+from regproxy.store.records import TagKey, TagRecord, content_key
 from unit.store.crew.crew_of_stores import Member, crew_of_stores
 
 BODY = random.Random(9).randbytes(300_000)  # noqa: S311 - not a secret
@@ -59,6 +61,13 @@ async def until(is_true: "asyncio.Future[int] | object", limit_s: float = LIMIT_
     while not is_true():
         assert time.monotonic() < deadline_s
         await asyncio.sleep(0.01)
+
+
+def is_indexed(directory: Path, digest: Digest) -> bool:
+    """Whether content has its row in the index."""
+    with closing(sqlite3.connect(Layout(directory).database)) as connection:
+        rows = connection.execute("SELECT COUNT(*) FROM Cache WHERE key = ?", (content_key(digest),))
+        return bool(rows.fetchone()[0])
 
 
 async def read(ingest: Ingest) -> bytes:
@@ -393,6 +402,7 @@ class TestOpenAndClose:
             one.store._stamps.change(0)
             house = asyncio.ensure_future(one.store.housekeeping(0.01))
             await until(lambda: one.store.usage.content_bytes > len(BODY))
+            await until(lambda: is_indexed(tmp_path, DIGEST))  # it is counted at once, read and indexed after that
             house.cancel()
             await asyncio.wait([house])
             assert await one.store.media_type(DIGEST) == ""
