@@ -1,7 +1,6 @@
 """What users of the predecessor build on: classes, statuses, fields and the log line, seen from outside."""
 
 import hashlib
-import json
 import re
 import time
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from lab.fixtures import MakeImage, StartProxy
 from lab.lab import CDN, Lab
 from lab.origin import Origin, Reply
 from lab.proxy import Proxy
+from lab.proxy_log import access_log
 from lab.raw_http import connected, read_to_end, tunnelled
 
 REGISTRY = "origin.lab.test"
@@ -43,15 +43,6 @@ KEYS = [
     "source",
     "request_id",
 ]
-
-
-def lines(proxy: Proxy, count: int) -> list[dict[str, str]]:
-    """Return what the predecessor's users find: `grep '^{"'`, then `jq`. A line follows its answer."""
-    deadline_s = time.monotonic() + 10.0
-    while len(found := [line for line in proxy.log.splitlines() if line.startswith('{"access_time"')]) < count:
-        assert time.monotonic() < deadline_s, f"{len(found)} lines instead of {count}"
-        time.sleep(0.02)
-    return [json.loads(line) for line in found]
 
 
 def manifest(origin: Origin, path: str, body: bytes = b'{"schemaVersion":2}') -> None:
@@ -92,11 +83,11 @@ def test_a_request_has_its_class_in_field_and_line(
 ) -> None:
     """The same word; a class without a word has no field, as nginx adds none that is empty."""
     proxy = proxies[caching]
-    before = len(lines(proxy, 0))
+    before = len(access_log(proxy))
 
     answer = proxy.client().get(f"https://{REGISTRY}{path}?account=me")
 
-    (line,) = lines(proxy, before + 1)[before:]
+    (line,) = access_log(proxy, least=before + 1)[before:]
     assert (answer.headers[CLASS] or "") == line["request_type"] == wanted
     assert (answer.headers[STATUS] or "") == line["upstream_cache_status"]
     assert list(line) == KEYS
@@ -120,7 +111,7 @@ def test_statuses_mean_what_they_mean_in_nginx(start_proxy: StartProxy, origin: 
     seen.append(status_of(stale))
 
     assert seen == ["MISS", "HIT", "MISS", "REVALIDATED", "EXPIRED", "STALE"]
-    assert [line["upstream_cache_status"] for line in lines(proxy, len(seen))] == seen
+    assert [line["upstream_cache_status"] for line in access_log(proxy, least=len(seen))] == seen
 
 
 def test_a_redirected_blob_is_logged_with_both_hops(lab: Lab, proxy: Proxy, build_image: MakeImage) -> None:
@@ -135,7 +126,7 @@ def test_a_redirected_blob_is_logged_with_both_hops(lab: Lab, proxy: Proxy, buil
         time.sleep(0.01)
     assert proxy.client().get(url).body == image.read(digest)
 
-    miss, hit = lines(proxy, 2)
+    miss, hit = access_log(proxy, least=2)
     addresses = [str(lab.addresses[name]) for name in ("redirect.lab.test", CDN)]
     assert miss["proxy_host"] == CDN
     assert miss["upstream"] == " : ".join(addresses)
@@ -150,7 +141,7 @@ def test_what_passes_through_is_logged_with_its_upstream_and_bytes(lab: Lab, pro
     origin.serve("/v2/_catalog", Reply(b'{"tags":[]}', chunked=True))
     proxy.client().get(f"https://{REGISTRY}/v2/_catalog")
 
-    (line,) = lines(proxy, 1)
+    (line,) = access_log(proxy, least=1)
     assert line["upstream"] == str(lab.addresses[REGISTRY])
     assert re.fullmatch(r"\d+\.\d{3}", line["upstream_response_time"])
     assert line["bytes_sent"] == line["bytes_upstream"] == "11"
@@ -163,7 +154,7 @@ def test_a_tunnel_and_the_proxys_own_pages_have_no_line(proxy: Proxy) -> None:
         connection.sendall(b"CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n")
         assert b" 403 " in read_to_end(connection).split(b"\r\n")[0]
 
-    assert lines(proxy, 0) == []
+    assert access_log(proxy) == []
     assert "CONNECT '127.0.0.1:1' is refused with 403" in proxy.log
 
 
@@ -174,7 +165,7 @@ def test_no_line_shows_a_query_a_credential_or_a_control_character(proxy: Proxy,
         f"https://{REGISTRY}/token?sig=s3cret", {"Authorization": "Bearer s3cret", "User-Agent": 'a\tb"\x9b31m\xe9'}
     )
 
-    (line,) = lines(proxy, 1)
+    (line,) = access_log(proxy, least=1)
     assert line["uri"] == "/token"
     assert "s3cret" not in proxy.log
     assert all(each.isprintable() for each in proxy.log.splitlines())
@@ -197,7 +188,7 @@ def test_an_excepted_host_is_tunnelled(lab: Lab, start_proxy: StartProxy, origin
     with tunnelled(proxy.address, f"{REGISTRY}:443", lab.pki.ca_file) as connection:
         connection.sendall(f"GET /v2/ HTTP/1.1\r\nHost: {REGISTRY}\r\nConnection: close\r\n\r\n".encode())
         assert connection.recv(15) == b"HTTP/1.1 200 OK"
-    assert lines(proxy, 0) == []
+    assert access_log(proxy) == []
     assert proxy.client().get("https://origin2.lab.test/v1/").status == 405
 
 

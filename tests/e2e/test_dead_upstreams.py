@@ -18,6 +18,7 @@ from lab.image import MANIFEST, Image, make_image
 from lab.lab import HUB, Lab
 from lab.origin import Origin, Reply
 from lab.proxy import Proxy
+from lab.proxy_log import access_log
 from lab.registry import PASSWORD, USERNAME
 from lab.silent_server import SilentServer
 from lab.skopeo import hash_files
@@ -49,11 +50,6 @@ def error_of(answer: Response) -> str:
     """Return the message of an OCI error."""
     (error,) = json.loads(answer.body)["errors"]
     return str(error["message"])
-
-
-def access_log(proxy: Proxy, path: str) -> list[dict[str, str]]:
-    lines = [json.loads(line) for line in proxy.log.splitlines() if line.startswith('{"access_time"')]
-    return [line for line in lines if line["uri"] == path]
 
 
 @contextmanager

@@ -40,6 +40,7 @@ from lab.misbehaviour import Content, Playing, Script, Step, body, head
 from lab.name_server import NameServer
 from lab.origin import Origin, Reply
 from lab.proxy import Proxy
+from lab.proxy_log import access_log
 from lab.secrets import files_with_secrets, secrets_in
 from lab.workers import settled_rss_bytes
 
@@ -265,8 +266,7 @@ def ask(stage: Stage, scene: Scene, *, most_bytes: int = 64 * MIB) -> Got:
 
 def log_errors(stage: Stage, path: str) -> list[str]:
     """Return what the access log says of the requests for a path."""
-    lines = [json.loads(line) for line in stage.proxy.log.splitlines() if line.startswith('{"access_time"')]
-    return [line["error"] for line in lines if line["uri"] == path]
+    return [line["error"] for line in access_log(stage.proxy, path)]
 
 
 def wrong_files(proxy: Proxy) -> list[Path]:

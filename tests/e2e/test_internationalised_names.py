@@ -1,6 +1,5 @@
 """A registry with an internationalised name is a registry, however operator and client write it (RFC 5891)."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from lab.debug_mode import debug_proxy
 from lab.fixtures import MakeImage, StartOrigin, StartProxy
 from lab.lab import Lab
 from lab.proxy import Proxy
+from lab.proxy_log import access_log
 from lab.raw_http import ask, tunnelled
 
 pytestmark = pytest.mark.e2e
@@ -33,7 +33,7 @@ def test_it_is_intercepted_and_cached(
     for number in range(2):
         proxy.skopeo().pull(f"{A_LABEL}/names/book:latest", tmp_path / f"pulled-{number}")
 
-    lines = [json.loads(line) for line in proxy.log.splitlines() if line.startswith('{"access_time"')]
+    lines = access_log(proxy, least=10)
     assert {line["host"] for line in lines} == {A_LABEL}
     blobs = [line["upstream_cache_status"] for line in lines if line["request_type"] == "blob-by-digest"]
     assert blobs == ["MISS"] * 3 + ["HIT"] * 3

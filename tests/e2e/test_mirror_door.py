@@ -16,6 +16,7 @@ from lab.image import MANIFEST, Image, random_chunks
 from lab.lab import HUB, Lab
 from lab.origin import Reply
 from lab.proxy import Proxy
+from lab.proxy_log import access_log
 from lab.skopeo import Skopeo, hash_files
 
 pytestmark = pytest.mark.e2e
@@ -43,11 +44,6 @@ class Content:
         self.digest = lab.storage.add_blob(self.name, [self.body])
         self.rest = f"{self.name}/blobs/{self.digest}"
         self.path = f"/v2/{self.rest}"
-
-
-def log_lines(proxy: Proxy, uri: str) -> list[dict[str, str]]:
-    lines = [json.loads(line) for line in proxy.log.splitlines() if line.startswith('{"access_time"')]
-    return [line for line in lines if line["uri"] == uri]
 
 
 def assert_error(answer: Response, status: int, code: str) -> None:
@@ -146,7 +142,7 @@ class TestBothDoors:
         proxy.request("GET", f"{content.path}?ns={REGISTRY}")
         until_hit(lambda: proxy.request("GET", f"/v2/{REGISTRY}/{content.rest}"))
         proxy.client().get(f"https://{REGISTRY}{content.path}")
-        lines = log_lines(proxy, content.path)
+        lines = access_log(proxy, content.path, least=3)
         assert {line["upstream_cache_status"] for line in (lines[0], *lines[-2:])} == {"MISS", "HIT"}
         for key, value in {"host": REGISTRY, "proxy_host": REGISTRY, "image": content.name, "method": "GET"}.items():
             assert {line[key] for line in lines} == {value}
@@ -189,7 +185,7 @@ class TestReads:
             answer = proxy.request(method, target)
             assert (answer.status, answer.header("Docker-Distribution-Api-Version")) == (200, "registry/2.0")
             assert answer.headers["WWW-Authenticate"] is None
-        assert log_lines(proxy, target.partition("?")[0]) == []
+        assert access_log(proxy, target.partition("?")[0]) == []
 
     def test_links_lead_through_the_door(self, start_origin: StartOrigin, proxy: Proxy) -> None:
         """A registry names its next page, or a blob's other place, by its own path: here that is another registry's."""
@@ -354,7 +350,7 @@ class TestSkopeo:
         (tmp_path / "with/home/auth.json").write_text(json.dumps(login))
         mark = lab.noauth.log.mark()
         assert expected <= set(self.pull(lab, proxy.address, tmp_path / "with").values())
-        assert {line["status"] for line in log_lines(proxy, "/v2/mirror/skopeo/manifests/latest")} == {"200"}
+        assert {line["status"] for line in access_log(proxy, "/v2/mirror/skopeo/manifests/latest", least=1)} == {"200"}
         assert {request.authorization for request in mark.requests()} == {""}
 
     def test_it_goes_on_to_the_registry(self, lab: Lab, start_proxy: StartProxy, image: Image, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from lab.http_client import Response
 from lab.image import MANIFEST, Image
 from lab.lab import Lab
 from lab.proxy import Proxy
+from lab.proxy_log import access_log
 from lab.seaweed import Seaweed, names_in
 
 pytestmark = pytest.mark.e2e
@@ -259,8 +260,7 @@ ID = "X-Registry-Proxy-Request-Id"
 
 def lines(proxy: Proxy) -> dict[str, dict[str, str]]:
     """Return the lines of the access log by the id of the request."""
-    found = [json.loads(line) for line in proxy.log.splitlines() if line.startswith('{"access_time"')]
-    return {line["request_id"]: line for line in found}
+    return {line["request_id"]: line for line in access_log(proxy)}
 
 
 def counted(proxy: Proxy, name: str, **labels: str) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.proxy import Proxy
+from lab.proxy_log import access_log
 
 DAY_S = 86400
 _WAIT_S = 30.0
@@ -38,8 +39,7 @@ def wait_for_document(proxy: Proxy, is_wanted: Callable[[Told], bool]) -> Told:
 
 def log_lines(proxy: Proxy) -> list[dict[str, str]]:
     """Return the access log's lines about manifests and blobs."""
-    lines = [json.loads(line) for line in proxy.log.splitlines() if line.startswith('{"access_time"')]
-    return [line for line in lines if "/manifests/" in line["uri"] or "/blobs/" in line["uri"]]
+    return [line for line in access_log(proxy) if "/manifests/" in line["uri"] or "/blobs/" in line["uri"]]
 
 
 def write_week(directory: Path, fetched_bytes: int, served_bytes: int) -> None:

@@ -3,7 +3,6 @@
 The hosts.toml is the one of docs/scaling.md, which is what Spegel writes for `additionalMirrorTargets`.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from lab.image import Image
 from lab.lab import Lab
 from lab.peer_mirror import PeerMirror
 from lab.proxy import Proxy
+from lab.proxy_log import access_log
 
 pytestmark = [pytest.mark.e2e, pytest.mark.clients]
 
@@ -64,8 +64,7 @@ def pull(lab: Lab, start_proxy: StartProxy, tmp_path_factory: pytest.TempPathFac
 
 def asked_of(proxy: Proxy) -> Mapping[str, str]:
     """Return the digests and tags that a proxy was asked for by GET, and what it answered."""
-    lines = (json.loads(line) for line in proxy.log.splitlines() if line.startswith('{"access_time"'))
-    return {line["uri"].rpartition("/")[2]: line["status"] for line in lines if line["method"] == "GET"}
+    return {line["uri"].rpartition("/")[2]: line["status"] for line in access_log(proxy) if line["method"] == "GET"}
 
 
 def test_peers_that_have_nothing_are_asked_first_and_the_proxy_serves(pull: Pull, build_image: MakeImage) -> None:
