@@ -308,7 +308,7 @@ class Offline:
         return sum(server.connections for server in self._servers)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")  # its servers stand where those of other tests do
 def offline(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Offline]:
     """Yield a warm proxy with OFFLINE, and what stands where the registry and the token server were."""
     directory = tmp_path_factory.mktemp("offline")
