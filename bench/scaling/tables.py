@@ -58,7 +58,7 @@ def _inputs(inputs: Inputs) -> str:
         ("a new connection with one", lambda door: f"{door.new_s * 1e3:.2f} ms"),
         ("more of it for each further worker", lambda door: f"{door.new_more_for_worker_s * 1e3:.2f} ms"),
         ("sending 1 GiB", lambda door: f"{door.cpu_s_per_gib:.2f} s"),
-        ("memory for a connection", lambda door: f"{door.connection_bytes / 1e3:,.0f} kB"),
+        ("memory for a connection", lambda door: f"{door.connection_bytes / 1e3:,.1f} kB"),
     ]
     lines = [[title, f"{figure(mirror)}; by TLS {figure(tls)}", "measured"] for title, figure in rows]
     lines += [

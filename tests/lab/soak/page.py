@@ -21,6 +21,7 @@ threads with those after the warm-up, when the pools are full. Connections to up
 the very end they must be gone.
 "Cut" are answers that ended early because an upstream went down; what had come of them was right.
 Evictions are contents that were gone from the cache's folder between two looks, so there were more.
+Python objects are those that the collector looks at; what the start has made it does not (`gc.freeze`).
 """
 
 
