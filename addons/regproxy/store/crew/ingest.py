@@ -1,7 +1,8 @@
 """An ingest that may be another worker's: its readers read the same growing file, and go on when that worker dies.
 
 While another worker fills the file, `follow` takes over what that one says of it; the file is open here, so it stays
-though it is renamed or removed. `told` is what this worker says of one that it fills itself.
+though it is renamed or removed, and what is said of another file is not taken for it. `told` is what this worker says
+of one that it fills itself.
 """
 
 import os
@@ -57,8 +58,15 @@ class CrewIngest(Ingest):
         if self._exposed and size_bytes != self.size_bytes:
             self.fail(IngestFailed(f"{self.digest}: the upstream said {self.size_bytes} bytes, now {size_bytes}"))
             return
-        if self._followed is None:
-            self._followed = _FollowedFile(self._layout, self.digest)
+        if self._followed is None or self._followed.inode != told["inode"]:
+            if self._exposed:
+                self.fail(IngestFailed(f"{self.digest}: the file that was read is gone, another one is filled"))
+                return
+            self._followed = None
+            opened = _FollowedFile(self._layout, self.digest)
+            if opened.inode != told["inode"]:
+                return  # another one has taken its place meanwhile: the next word is of that
+            self._followed = opened
         self.size_bytes, self.etag, self._followed_bytes = size_bytes, told["etag"], arrived_bytes
         self.state = IngestState.VERIFIED if told["verified"] else IngestState.FILLING
         self._wake()
@@ -69,10 +77,8 @@ class CrewIngest(Ingest):
             return
         stored = _FollowedFile(self._layout, self.digest)
         size_bytes = os.fstat(stored.fd).st_size
-        if self._exposed and size_bytes != self.size_bytes:
-            self.fail(
-                IngestFailed(f"{self.digest}: the upstream said {self.size_bytes} bytes, {size_bytes} are stored")
-            )
+        if self._exposed and (self._followed is None or self._followed.inode != stored.inode):
+            self.fail(IngestFailed(f"{self.digest}: the file that was read is gone, another one is stored"))
             return
         self._followed, self.size_bytes, self._followed_bytes = stored, size_bytes, size_bytes
         self.state = IngestState.VERIFIED
@@ -105,6 +111,7 @@ class CrewIngest(Ingest):
         # What is held back as a whole is promised to nobody before it is verified.
         self._exposed |= self.state is IngestState.VERIFIED or (self.size_bytes or 0) > HOLD_BACK_BYTES
         return {
+            "inode": os.fstat(self._read_fd()).st_ino,
             "size_bytes": self.size_bytes,
             "arrived_bytes": self.contiguous_bytes,
             "etag": self.etag,
@@ -126,6 +133,8 @@ class _FollowedFile:
     def __init__(self, layout: Layout, digest: Digest) -> None:
         self.fd = self._opened(layout, digest)
         weakref.finalize(self, os.close, self.fd)
+        self.inode = os.fstat(self.fd).st_ino
+        """Which file it is: nobody gets the number anew while this is open."""
 
     @staticmethod
     def _opened(layout: Layout, digest: Digest) -> int:

@@ -30,6 +30,9 @@ class Words:
 class Member:
     """One worker: its crew and its store, not opened."""
 
+    latency_s = 0.0
+    """How long a message to or from the hub takes."""
+
     def __init__(
         self,
         number: int,
@@ -48,14 +51,14 @@ class Member:
         self.store = CrewStore(directory, cap_bytes, 86400.0, 0, clock, sharing=sharing)
 
     def _send(self, message: dict[str, Any]) -> None:
-        asyncio.get_running_loop().call_soon(self._deliver, encoded(message))
+        asyncio.get_running_loop().call_later(self.latency_s, self._deliver, encoded(message))
 
     def _deliver(self, line: bytes) -> None:
         if self._is_alive:
             self._hub.hear(self.number, line)
 
     def _receive(self, line: bytes) -> None:
-        asyncio.get_running_loop().call_soon(self._heard, line)
+        asyncio.get_running_loop().call_later(self.latency_s, self._heard, line)
 
     def _heard(self, line: bytes) -> None:
         if self._is_alive:
