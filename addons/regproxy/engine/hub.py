@@ -20,10 +20,13 @@ from typing import Any
 from regproxy.policy.claims import Claimant, ClaimBook
 from regproxy.policy.questions import Question, QuestionBook
 
-MOST_FACTS = 20_000
+MOST_FACTS = 5_000
+"""Of one topic: many of one kind do not displace the few of another."""
 
 type Message = dict[str, Any]
 type Send = Callable[[bytes], None]
+type _Facts = OrderedDict[str, tuple[float, bytes]]
+"""Until when they count, and the message; the oldest first."""
 
 
 class Hub:
@@ -35,15 +38,16 @@ class Hub:
         self._members: dict[int, Send] = {}
         self._claims = ClaimBook()
         self._questions = QuestionBook()
-        self._facts: OrderedDict[tuple[str, str], tuple[float, bytes]] = OrderedDict()
+        self._topics: dict[str, _Facts] = {}
 
     def join(self, worker: int, send: Send) -> None:
         """Take a worker in; it is told what the others know."""
         self._members[worker] = send
         now_s = self._clock()
-        for until_s, line in self._facts.values():
-            if now_s < until_s:
-                send(line)
+        for facts in self._topics.values():
+            for until_s, line in facts.values():
+                if now_s < until_s:
+                    send(line)
 
     def leave(self, worker: int) -> None:
         """Let go of a worker that has ended: what it held passes on."""
@@ -98,17 +102,21 @@ class Hub:
 
     def _pass_on(self, worker: int, message: Message) -> None:
         line = encoded({"do": "fact", "topic": message["topic"], "key": message["key"], "value": message["value"]})
-        key = message["topic"], message["key"]
+        facts = self._topics.setdefault(message["topic"], OrderedDict())
         if message["value"] is None:
-            self._facts.pop(key, None)
+            facts.pop(message["key"], None)
         elif message["for_s"] > 0:
-            self._facts.pop(key, None)
-            self._facts[key] = self._clock() + message["for_s"], line
-            if len(self._facts) > MOST_FACTS:
-                self._facts.popitem(last=False)
+            self._keep(facts, message["key"], message["for_s"], line)
         for other, send in self._members.items():
             if other != worker:
                 send(line)
+
+    def _keep(self, facts: _Facts, key: str, for_s: float, line: bytes) -> None:
+        now_s = self._clock()
+        facts.pop(key, None)
+        facts[key] = now_s + for_s, line
+        while facts and (len(facts) > MOST_FACTS or next(iter(facts.values()))[0] <= now_s):
+            facts.popitem(last=False)
 
     def _ask(self, question: Question, message: Message) -> None:
         holder = None if message["holder"] is None else self._claims.holder(message["holder"])

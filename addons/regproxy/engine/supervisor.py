@@ -6,6 +6,7 @@ no file of the cache. A worker that ends before one has ever served is a wrong s
 """
 
 import asyncio
+import contextlib
 import math
 import os
 import signal
@@ -168,7 +169,7 @@ class Supervisor:
             began_s = loop.time()
             code = await self._live(number, listening)
             if self._stopping.is_set():
-                self._failed |= code not in (0, -signal.SIGTERM, -signal.SIGINT)
+                self._failed |= code not in (None, 0, -signal.SIGTERM, -signal.SIGINT)
                 return
             if not self._serves.is_set():
                 self._failed = True
@@ -178,19 +179,35 @@ class Supervisor:
             _say(f"worker {number} has ended ({_in_words(code)}): another one takes its place in {pause_s:g} s")
             await asyncio.wait([loop.create_task(self._stopping.wait())], timeout=pause_s)
 
-    async def _live(self, number: int, listening: tuple[int, ...]) -> int:
-        """Run one worker to its end and return its code; what it had is given to the others by then."""
+    async def _start(self, number: int, listening: tuple[int, ...]) -> tuple[asyncio.subprocess.Process, socket.socket]:
+        """Start one worker; return it and our end of its channel. Raises OSError, for want of processes or files."""
         ours, its = socket.socketpair()
         place = Place(
             number, number == 1 and not self._serves.is_set(), its.fileno(), self._board, listening, self._began_s
         )
-        process = await asyncio.create_subprocess_exec(
-            *self._orders.command,
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(its.fileno(), self._board, *listening),
-            env={**self._environment, PLACE_VARIABLE: place.to_text()},
-        )
-        its.close()
+        with its:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self._orders.command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(its.fileno(), self._board, *listening),
+                    env={**self._environment, PLACE_VARIABLE: place.to_text()},
+                )
+            except OSError:
+                ours.close()
+                raise
+        return process, ours
+
+    async def _live(self, number: int, listening: tuple[int, ...]) -> int | None:
+        """Run one worker to its end; what it had is given to the others by then.
+
+        Return its code, None when it could not be started.
+        """
+        try:
+            process, ours = await self._start(number, listening)
+        except OSError as error:
+            _say(f"worker {number} cannot be started: {error.strerror or error}")
+            return None
         self._running[number] = process
         if self._stopping.is_set():
             _signal(process, signal.SIGTERM)
@@ -206,10 +223,11 @@ class Supervisor:
             if process.returncode != 0 and number in self._has_spoken:
                 self._change_epoch()
             self._has_spoken.discard(number)
-            if self._metrics is not None:
-                forget_moment(self._metrics, process.pid)
             os.pwrite(self._board, bytes(WORD_BYTES * TABLE_WORDS), table_offset(number))
             self._hub.leave(number)
+            if self._metrics is not None:
+                with contextlib.suppress(OSError):  # numbers are no reason to do without a worker
+                    forget_moment(self._metrics, process.pid)
 
     async def _hear(self, number: int, channel: socket.socket, process: asyncio.subprocess.Process) -> None:
         reader, writer = await asyncio.open_connection(sock=channel, limit=LARGEST_MESSAGE_BYTES)
@@ -259,7 +277,9 @@ def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None
         process.send_signal(number)
 
 
-def _in_words(code: int) -> str:
+def _in_words(code: int | None) -> str:
+    if code is None:
+        return "not started"
     return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from regproxy.engine.hub import Hub, encoded
+from regproxy.engine.hub import MOST_FACTS, Hub, encoded
 
 
 class Ear:
@@ -68,6 +68,27 @@ class TestFacts:
         hub.join(4, late)
 
         assert [message["value"] for message in late.take()] == ["y"]
+
+    def test_many_of_one_kind_do_not_displace_another(self, hub: Hub, ears: dict[int, Ear]) -> None:
+        """Answers 404 are told all day long; a drill, or a login that was accepted, once."""
+        hub.hear(1, encoded({"do": "fact", "topic": "rare", "key": "a", "value": "kept", "for_s": 60.0}))
+        for number in range(MOST_FACTS + 1):
+            hub.hear(1, fact(number, key=str(number)))
+        late = ears[1]
+        hub.join(4, late)
+
+        assert [message["value"] for message in late.take()] == ["kept", *range(1, MOST_FACTS + 1)]
+
+    def test_what_counts_no_more_is_not_kept(self) -> None:
+        """It would take the supervisor's memory."""
+        now_s = 0.0
+        hub = Hub(lambda _: None, lambda: now_s)
+        for number in range(3):
+            hub.hear(1, fact("x" * 8192, 5.0, str(number)))
+        now_s = 10.0
+        hub.hear(1, fact("y"))
+
+        assert [list(facts) for facts in hub._topics.values()] == [["a"]]
 
 
 class TestClaims:
