@@ -5,9 +5,11 @@ though it is renamed or removed, and what is said of another file is not taken f
 of one that it fills itself.
 """
 
+import contextlib
 import os
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from regproxy.oci.digest import Digest
@@ -62,11 +64,9 @@ class CrewIngest(Ingest):
             if self._exposed:
                 self.fail(IngestFailed(f"{self.digest}: the file that was read is gone, another one is filled"))
                 return
-            self._followed = None
-            opened = _FollowedFile(self._layout, self.digest)
-            if opened.inode != told["inode"]:
+            self._followed = _file_of(self._layout, self.digest, told["inode"])
+            if self._followed is None:
                 return  # another one has taken its place meanwhile: the next word is of that
-            self._followed = opened
         self.size_bytes, self.etag, self._followed_bytes = size_bytes, told["etag"], arrived_bytes
         self.state = IngestState.VERIFIED if told["verified"] else IngestState.FILLING
         self._wake()
@@ -75,7 +75,8 @@ class CrewIngest(Ingest):
         """Take content that another worker has stored meanwhile. Raises StoreError when it has gone again."""
         if self.ended:
             return
-        stored = _FollowedFile(self._layout, self.digest)
+        with translated("open what another worker has stored,", self._layout.content(self.digest), "try again"):
+            stored = _FollowedFile(self._layout.content(self.digest))
         size_bytes = os.fstat(stored.fd).st_size
         if self._exposed and (self._followed is None or self._followed.inode != stored.inode):
             self.fail(IngestFailed(f"{self.digest}: the file that was read is gone, another one is stored"))
@@ -128,25 +129,24 @@ class CrewIngest(Ingest):
 
 
 class _FollowedFile:
-    """A file that another worker fills, or has just stored."""
+    """A file that another worker fills, or has just stored. Raises OSError."""
 
-    def __init__(self, layout: Layout, digest: Digest) -> None:
-        self.fd = self._opened(layout, digest)
+    def __init__(self, path: Path) -> None:
+        self.fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         weakref.finalize(self, os.close, self.fd)
         self.inode = os.fstat(self.fd).st_ino
         """Which file it is: nobody gets the number anew while this is open."""
 
-    @staticmethod
-    def _opened(layout: Layout, digest: Digest) -> int:
-        with translated("open what another worker fills,", layout.partial(digest), "try again"):
-            try:
-                return os.open(layout.content(digest), os.O_RDONLY | os.O_NOFOLLOW)
-            except FileNotFoundError:
-                pass
-            try:
-                return os.open(layout.partial(digest), os.O_RDONLY | os.O_NOFOLLOW)
-            except FileNotFoundError:  # it was renamed in between
-                return os.open(layout.content(digest), os.O_RDONLY | os.O_NOFOLLOW)
+
+def _file_of(layout: Layout, digest: Digest, inode: int) -> _FollowedFile | None:
+    """Open the file that another worker fills, which it may have renamed since; None if it is gone."""
+    with translated("open what another worker fills,", layout.partial(digest), "try again"):
+        for path in (layout.partial(digest), layout.content(digest)):
+            with contextlib.suppress(FileNotFoundError):
+                found = _FollowedFile(path)
+                if found.inode == inode:
+                    return found
+    return None
 
 
 def keep_progress(layout: Layout, digest: Digest, told: dict[str, Any]) -> None:

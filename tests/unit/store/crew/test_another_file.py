@@ -54,3 +54,28 @@ async def test_a_file_that_is_filled_in_place_of_the_one_that_is_read(tmp_path: 
         last = two.store.join_or_start(DIGEST, fetch)
         await two.store.landed(last)
         assert await two.store.media_type(DIGEST) is not None
+
+
+async def test_what_is_fetched_though_it_is_stored_is_followed_all_the_same(tmp_path: Path) -> None:
+    """Only a download shows whether a client may have it: who follows reads what arrives, not what is there."""
+    go_on = asyncio.Event()
+
+    async def half_of_it(ingest: Ingest) -> None:
+        await ingest.begin(len(BODY), None)
+        await ingest.write([BODY[: len(BODY) // 2]])
+        await go_on.wait()
+        await ingest.write([BODY[len(BODY) // 2 :]])
+        await ingest.finish()
+
+    with crew_of_stores(tmp_path) as (one, two):
+        await one.store.landed(one.store.join_or_start(DIGEST, fetch))
+        one.store.join_or_start(DIGEST, half_of_it)
+        follower = two.store.join_or_start(DIGEST, fetch)
+        assert await follower.size() == len(BODY)
+        assert await follower.released(0) == len(BODY) // 2
+        fd = follower.open()
+        go_on.set()
+        while await follower.released(len(BODY) - 1) < len(BODY):
+            pass
+        assert os.pread(fd, len(BODY), 0) == BODY
+        os.close(fd)
