@@ -94,6 +94,8 @@ class Link:
             self.failed(f"it did not answer in {PROBE_LIMIT_S:g} s", is_probe=True)
         except BucketError as error:
             self.failed(str(error), is_probe=True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, somebody has to go on looking
+            self.failed(type(error).__name__, is_probe=True)
         else:
             self._circuit = CLOSED
             match before:
