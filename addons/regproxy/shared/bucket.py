@@ -28,6 +28,9 @@ _REQUEST_LIMIT = "30s"
 _NO_LIMIT = "24h"
 """Reading has its limits where it is done: of the whole record, of each piece of content."""
 
+_READ_AGAIN, _WRITE_AGAIN = 1, 2
+"""How often a request is repeated after a 5xx: engines put some off (AWS: 503 SlowDown); who reads has little time."""
+
 UPLOAD_PART_BYTES = 8 * 1024 * 1024
 _PARTS_AT_ONCE = 2
 """So much of one upload is in memory."""
@@ -106,7 +109,7 @@ class Bucket:
             )
 
         with _translated():
-            return cls(store(_NO_LIMIT, 0), store(_REQUEST_LIMIT, 2))
+            return cls(store(_NO_LIMIT, _READ_AGAIN), store(_REQUEST_LIMIT, _WRITE_AGAIN))
 
     async def get(self, path: str) -> StoredObject | None:
         """Return a small object; None when it is not there. One that is not small is as good as an empty one."""

@@ -184,7 +184,7 @@ class _Pieces:
         if self._coming is None or number != last + 1:
             self._coming = await self._open(number)
         coming = self._coming
-        piece = await self._link.ask(lambda: anext(coming, b""), PIECE_LIMIT_S)
+        piece = await self._link.go_on(lambda: anext(coming, b""), PIECE_LIMIT_S)
         if not await asyncio.to_thread(self._about.fits, number, piece):
             raise _Wrong(f"other bytes from {number * PIECE_BYTES} on")
         self._last = (number, piece)

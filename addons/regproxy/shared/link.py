@@ -51,6 +51,10 @@ class Link:
     async def ask[T](self, call: Callable[[], Awaitable[T]], limit_s: float | None) -> T:
         """Return the answer to a request. Raises BucketDown, and what is not the bucket's failure."""
         self.require()
+        return await self.go_on(call, limit_s)
+
+    async def go_on[T](self, call: Callable[[], Awaitable[T]], limit_s: float | None) -> T:
+        """Return more of an answer that has begun: another request's failure says nothing of it. Raises as `ask`."""
         try:
             async with asyncio.timeout(limit_s):
                 return await call()

@@ -52,6 +52,18 @@ async def test_any_other_404_is_a_failure(engine: Engine, request_name: str, bod
         await READS[request_name](engine.bucket())
 
 
+@pytest.mark.parametrize("status", [500, 503])
+async def test_a_read_that_is_put_off_once_is_repeated(engine: Engine, status: int) -> None:
+    """AWS says 503 SlowDown, and 500, now and then; not twice, for somebody waits."""
+    engine.first = [Answer(status)]
+    assert await engine.bucket().get("x") is None
+    engine.first = [Answer(status)] * 3
+    with pytest.raises(BucketError, match=f"it answered {status}"):
+        await engine.bucket().get("x")
+
+    assert engine.asked == ["GET"] * 4
+
+
 @pytest.mark.parametrize("status", [404, 409, 412])
 async def test_a_write_without_a_condition_does_not_fail_for_one(engine: Engine, status: int) -> None:
     """Whatever the engine answers."""
@@ -85,9 +97,7 @@ async def test_a_condition_fails_for_what_somebody_else_did(
 
 
 @pytest.mark.parametrize("status", [409, 412])
-async def test_a_turn_that_nobody_gives_is_asked_for_three_times(
-    engine: Engine, replica: Replica, status: int
-) -> None:
+async def test_a_turn_that_nobody_gives_is_asked_for_three_times(engine: Engine, replica: Replica, status: int) -> None:
     """An engine that takes no conditional write holds up a pull for a moment only; nothing else fails for it."""
     engine.answers["PUT"] = Answer(status)
     tier = tier_over(engine.bucket(), replica)
