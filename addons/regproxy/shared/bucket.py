@@ -194,15 +194,14 @@ class Bucket:
             raise
 
     async def delete(self, paths: Sequence[str]) -> None:
-        """Remove objects; what is not there is passed over."""
+        """Remove objects, a thousand by one request; what is not there is passed over."""
         import obstore  # noqa: PLC0415 - optional
 
-        for path in paths:
-            with _translated():
-                try:
-                    await obstore.delete_async(self._writing, path)
-                except FileNotFoundError as error:
-                    _require_absent(error)
+        with _translated():
+            try:
+                await obstore.delete_async(self._writing, list(paths))
+            except FileNotFoundError as error:
+                _require_absent(error)
 
     async def names_below(self, prefix: str, most: int) -> list[str]:
         """Return the names of objects below a prefix, without the bucket's own prefix."""

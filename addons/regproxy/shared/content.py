@@ -145,8 +145,8 @@ class SharedContent:
     async def purge(self, digest: Digest) -> None:
         """Remove a content on an operator's word; it is not read until it has been written anew. Raises BucketDown."""
         self.distrust(digest)
-        holders = await self._records.below(holders_prefix(digest))
-        await self._records.remove([about_path(digest), content_path(digest), *holders])
+        await self._records.remove([about_path(digest), content_path(digest)])
+        await self._records.remove_below(holders_prefix(digest))
 
     def distrust(self, digest: Digest) -> None:
         """Do not read a content that an operator wants to be gone, until it is written anew."""

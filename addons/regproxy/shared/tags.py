@@ -132,7 +132,7 @@ class SharedTags:
         self.on_forgotten(registry, name, tag, at_s)
         with suppress(BucketDown, TimeoutError):
             async with asyncio.timeout(FORGET_LIMIT_S):
-                await self._records.remove(await self._records.below(tag_prefix(registry, name, tag)))
+                await self._records.remove_below(tag_prefix(registry, name, tag))
                 return True
         return False
 
