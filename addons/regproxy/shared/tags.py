@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from weakref import WeakValueDictionary
 
 from regproxy.oci.digest import Digest
 from regproxy.oci.names import Registry
@@ -46,7 +47,7 @@ WORTH_S = 60.0
 """A check that changed nothing is told once in so long, if nobody may rely on its time."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class CheckTurn:
     """One revalidation: what another replica has found out in the meantime, or the lease for an own one."""
 
@@ -78,6 +79,8 @@ class SharedTags:
         self._before_telling = before_telling
         self._holder = secrets.token_hex(8)
         self._turns: dict[TagKey, CheckTurn] = {}
+        # Weak: an errand that is dropped, or done, lets go of its turn.
+        self._leased: WeakValueDictionary[TagKey, CheckTurn] = WeakValueDictionary()
         self._forgotten_at_s: OrderedDict[tuple[str, ...], float] = OrderedDict()
         self.on_forgotten: Callable[[str, str, str, float], None] = lambda _registry, _name, _tag, _at_s: None
         """Called with a tag that is forgotten, and when (Unix time)."""
@@ -109,7 +112,7 @@ class SharedTags:
         if not mine.is_leased:
             yield mine
             return
-        self._turns[key] = mine
+        self._turns[key] = self._leased[key] = mine
         try:
             yield mine
         finally:
@@ -150,7 +153,8 @@ class SharedTags:
                 found, state = await self._read(key)
                 checked_at_s = None if state.record is None else state.record.checked_at_s
                 newest = await self._adopted(key, newest, state.record)
-                match turn(checked_at_s, state.lease, lifetime_s, time.time()):
+                unused = None if key in self._leased else self._holder
+                match turn(checked_at_s, state.lease, lifetime_s, time.time(), unused=unused):
                     case Turn.USE:
                         return CheckTurn(newest, is_fresh=True)
                     case Turn.WAIT:
