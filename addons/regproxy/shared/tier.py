@@ -90,7 +90,7 @@ class SharedTier:
                 f"STORE_URL={address}: STORE_KEY is not set, and there is no lasting AWS_SECRET_ACCESS_KEY to take its "
                 "place: set STORE_KEY to the same random text at all replicas (`openssl rand -hex 32`)"
             )
-        tier = cls(store, bucket, Seal.of_secret(secret), str(address), access_ttl_s, claim)
+        tier = cls(store, bucket, Seal.of_secret(secret, str(address)), str(address), access_ttl_s, claim)
         try:
             tier.uploads.open()
         except OSError as error:
