@@ -2,8 +2,8 @@
 
 Content proves itself by its digest. A record does not: who can write to the bucket could say that a tag means an image
 of their own, or that everybody may read a private repository. The key is known to the replicas and is not in the
-bucket. The name is part of what is hashed, so that a record cannot be put in another one's place. An old record can be
-put back in its own: the times inside say how much it still counts.
+bucket. The name is part of what is hashed, and bucket and prefix of the key, so that a record cannot be put in another
+one's place. An old record can be put back in its own: the times inside say how much it still counts.
 """
 
 import hashlib
@@ -15,7 +15,8 @@ _SCRYPT_COST = 2**14
 _SCRYPT_BLOCK = 8
 """About 40 ms and 16 MiB, once at start: the secret may be short, and who reads the bucket may guess at home."""
 
-_PURPOSE = b"registry-proxy shared records 1"
+_PURPOSE = b"registry-proxy shared records 2"
+"""The number is that of the seals' form: a version does not believe those of another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +26,11 @@ class Seal:
     key: bytes = field(repr=False)
 
     @classmethod
-    def of_secret(cls, secret: str) -> "Seal":
-        """Derive the key from what all replicas know. Takes about 40 ms."""
+    def of_secret(cls, secret: str, place: str) -> "Seal":
+        """Derive the key from what all replicas know, and where the records are. Takes about 40 ms."""
         key = hashlib.scrypt(
             secret.encode("utf-8", "surrogateescape"),
-            salt=_PURPOSE,
+            salt=_PURPOSE + b" " + place.encode(),
             n=_SCRYPT_COST,
             r=_SCRYPT_BLOCK,
             p=1,

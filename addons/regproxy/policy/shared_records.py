@@ -42,11 +42,18 @@ class Turn(Enum):
     TAKE = "this replica checks it"
 
 
-def turn(checked_at_s: float | None, lease: Lease | None, lifetime_s: float, now_s: float) -> Turn:
-    """Decide; `checked_at_s` is the shared record's, None without one."""
+def turn(
+    checked_at_s: float | None, lease: Lease | None, lifetime_s: float, now_s: float, *, unused: str | None = None
+) -> Turn:
+    """Decide; `checked_at_s` is the shared record's, None without one.
+
+    A lease of the holder `unused` holds nobody up: it is one's own, of a write whose answer got lost.
+    """
     if checked_at_s is not None and is_fresh(known_at_s(checked_at_s, now_s), lifetime_s, now_s):
         return Turn.USE
-    return Turn.WAIT if lease is not None and lease.holds(now_s) else Turn.TAKE
+    if lease is None or lease.holder == unused or not lease.holds(now_s):
+        return Turn.TAKE
+    return Turn.WAIT
 
 
 @dataclass(frozen=True, slots=True)

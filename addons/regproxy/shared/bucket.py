@@ -28,6 +28,9 @@ _REQUEST_LIMIT = "30s"
 _NO_LIMIT = "24h"
 """Reading has its limits where it is done: of the whole record, of each piece of content."""
 
+_READ_AGAIN, _WRITE_AGAIN = 1, 2
+"""How often a request is repeated after a 5xx: engines put some off (AWS: 503 SlowDown); who reads has little time."""
+
 UPLOAD_PART_BYTES = 8 * 1024 * 1024
 _PARTS_AT_ONCE = 2
 """So much of one upload is in memory."""
@@ -37,6 +40,7 @@ LARGEST_RECORD_BYTES = 8 * 1024 * 1024
 
 _STATUS = re.compile(r"status code: (\d{3}(?: [A-Z][A-Za-z ]*)?)")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,60})</Code>")
+_NO_OBJECT = "<Code>NoSuchKey</Code>"
 
 
 class BucketError(Exception):
@@ -105,7 +109,7 @@ class Bucket:
             )
 
         with _translated():
-            return cls(store(_NO_LIMIT, 0), store(_REQUEST_LIMIT, 2))
+            return cls(store(_NO_LIMIT, _READ_AGAIN), store(_REQUEST_LIMIT, _WRITE_AGAIN))
 
     async def get(self, path: str) -> StoredObject | None:
         """Return a small object; None when it is not there. One that is not small is as good as an empty one."""
@@ -118,11 +122,11 @@ class Bucket:
                     return StoredObject(b"", found.meta["e_tag"])
                 return StoredObject(bytes(await found.bytes_async()), found.meta["e_tag"])
             except FileNotFoundError as error:
-                _refuse_missing_bucket(error)
+                _require_absent(error)
                 return None
 
     async def size_of(self, path: str) -> int | None:
-        """Return an object's size in bytes; None when it is not there."""
+        """Return an object's size in bytes; None when it is not there, or neither is the bucket: a HEAD cannot tell."""
         import obstore  # noqa: PLC0415 - optional
 
         with _translated():
@@ -140,7 +144,8 @@ class Bucket:
                 # An offset of 0 is no range: a range of an empty object cannot be satisfied.
                 options: Any = {"range": {"offset": start}} if start else None
                 found = await obstore.get_async(self._reading, path, options=options)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                _require_absent(error)
                 return None
             return Download(found.meta["size"], _chunks(found.stream(min_chunk_size=1)))
 
@@ -150,7 +155,6 @@ class Bucket:
         Raises ConditionFailed when it is there although it is to be new, or is not the one that it `replaces`.
         """
         import obstore  # noqa: PLC0415 - optional
-        from obstore.exceptions import AlreadyExistsError, PreconditionError  # noqa: PLC0415 - optional
 
         mode: Any = "overwrite"
         if only_new:
@@ -160,14 +164,9 @@ class Bucket:
         with _translated():
             try:
                 return (await obstore.put_async(self._writing, path, body, mode=mode, use_multipart=False))["e_tag"]
-            except (AlreadyExistsError, PreconditionError) as error:
-                raise ConditionFailed(path) from error
-            except FileNotFoundError as error:
-                _refuse_missing_bucket(error)
-                raise ConditionFailed(path) from error
             except Exception as error:
-                if mode != "overwrite" and "409 Conflict" in str(error):
-                    raise ConditionFailed(path) from error  # AWS: two conditional writes at the same moment
+                if mode != "overwrite" and _is_overtaken(error, only_new=only_new):
+                    raise ConditionFailed(path) from error
                 raise
 
     async def upload(self, path: str, pieces: AsyncIterator[bytes]) -> None:
@@ -195,15 +194,14 @@ class Bucket:
             raise
 
     async def delete(self, paths: Sequence[str]) -> None:
-        """Remove objects; what is not there is passed over."""
+        """Remove objects, a thousand by one request; what is not there is passed over."""
         import obstore  # noqa: PLC0415 - optional
 
-        for path in paths:
-            with _translated():
-                try:
-                    await obstore.delete_async(self._writing, path)
-                except FileNotFoundError:
-                    continue
+        with _translated():
+            try:
+                await obstore.delete_async(self._writing, list(paths))
+            except FileNotFoundError as error:
+                _require_absent(error)
 
     async def names_below(self, prefix: str, most: int) -> list[str]:
         """Return the names of objects below a prefix, without the bucket's own prefix."""
@@ -238,6 +236,8 @@ def _translated() -> "Iterator[None]":
 def _told(error: Exception) -> str:
     text = str(error)
     status, code = _STATUS.search(text), _CODE.search(text)
+    if code is not None and code[1] == "NoSuchBucket":
+        return "the bucket does not exist"
     if status is not None:
         return f"it answered {status[1].strip()}" + (f" ({code[1]})" if code else "")
     if "timed out" in text.lower() or isinstance(error, TimeoutError):
@@ -247,7 +247,25 @@ def _told(error: Exception) -> str:
     return type(error).__name__
 
 
-def _refuse_missing_bucket(error: Exception) -> None:
-    """Raise BucketError when it is the bucket itself that is not there."""
-    if "NoSuchBucket" in str(error):
-        raise BucketError("the bucket does not exist") from None
+def _require_absent(error: Exception) -> None:
+    """Raise it again unless it says that the object is not there: a server that is no engine knows 404, too."""
+    text = str(error)
+    if _STATUS.search(text) is not None and _NO_OBJECT not in text:
+        raise error
+
+
+def _is_overtaken(error: Exception, *, only_new: bool) -> bool:
+    """Whether a conditional write was refused for what somebody else has done to the object.
+
+    Amazon S3 user guide, "How to prevent object overwrites with conditional writes": 412, 409 while another one is
+    under way, 404 NoSuchKey to If-Match when the object is gone.
+    """
+    from obstore.exceptions import AlreadyExistsError, PreconditionError  # noqa: PLC0415 - optional
+
+    text = str(error)
+    match = _STATUS.search(text)
+    if match is None:
+        return isinstance(error, AlreadyExistsError | PreconditionError)
+    if match[1].startswith("404"):
+        return _NO_OBJECT in text and not only_new
+    return match[1].startswith(("409", "412"))

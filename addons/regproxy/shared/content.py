@@ -145,8 +145,8 @@ class SharedContent:
     async def purge(self, digest: Digest) -> None:
         """Remove a content on an operator's word; it is not read until it has been written anew. Raises BucketDown."""
         self.distrust(digest)
-        holders = await self._records.below(holders_prefix(digest))
-        await self._records.remove([about_path(digest), content_path(digest), *holders])
+        await self._records.remove([about_path(digest), content_path(digest)])
+        await self._records.remove_below(holders_prefix(digest))
 
     def distrust(self, digest: Digest) -> None:
         """Do not read a content that an operator wants to be gone, until it is written anew."""
@@ -184,7 +184,7 @@ class _Pieces:
         if self._coming is None or number != last + 1:
             self._coming = await self._open(number)
         coming = self._coming
-        piece = await self._link.ask(lambda: anext(coming, b""), PIECE_LIMIT_S)
+        piece = await self._link.go_on(lambda: anext(coming, b""), PIECE_LIMIT_S)
         if not await asyncio.to_thread(self._about.fits, number, piece):
             raise _Wrong(f"other bytes from {number * PIECE_BYTES} on")
         self._last = (number, piece)

@@ -69,3 +69,8 @@ class SealedRecords:
         """Remove objects."""
         if paths:
             await self._writing.ask(lambda: self._bucket.delete(paths), WRITE_LIMIT_S)
+
+    async def remove_below(self, prefix: str) -> None:
+        """Remove all objects below a prefix. How long that may take, others writing there, is the caller's to say."""
+        while found := await self.below(prefix):
+            await self.remove(found)

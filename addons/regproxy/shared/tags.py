@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from weakref import WeakValueDictionary
 
 from regproxy.oci.digest import Digest
 from regproxy.oci.names import Registry
@@ -35,6 +36,9 @@ FORGET_LIMIT_S = 2.0
 """How long a client that pushed a tag waits for the others to be told."""
 
 _LOOK_AGAIN_S = 0.1
+_TAKES = 3
+"""Somebody else was quicker so often: it is the engine that takes no conditional write."""
+
 _MOST_FORGOTTEN = 10_000
 _NEVER_S = float("-inf")
 """Before anything: what was imported counts as checked at 0."""
@@ -43,7 +47,7 @@ WORTH_S = 60.0
 """A check that changed nothing is told once in so long, if nobody may rely on its time."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class CheckTurn:
     """One revalidation: what another replica has found out in the meantime, or the lease for an own one."""
 
@@ -75,6 +79,8 @@ class SharedTags:
         self._before_telling = before_telling
         self._holder = secrets.token_hex(8)
         self._turns: dict[TagKey, CheckTurn] = {}
+        # Weak: an errand that is dropped, or done, lets go of its turn.
+        self._leased: WeakValueDictionary[TagKey, CheckTurn] = WeakValueDictionary()
         self._forgotten_at_s: OrderedDict[tuple[str, ...], float] = OrderedDict()
         self.on_forgotten: Callable[[str, str, str, float], None] = lambda _registry, _name, _tag, _at_s: None
         """Called with a tag that is forgotten, and when (Unix time)."""
@@ -106,7 +112,7 @@ class SharedTags:
         if not mine.is_leased:
             yield mine
             return
-        self._turns[key] = mine
+        self._turns[key] = self._leased[key] = mine
         try:
             yield mine
         finally:
@@ -129,7 +135,7 @@ class SharedTags:
         self.on_forgotten(registry, name, tag, at_s)
         with suppress(BucketDown, TimeoutError):
             async with asyncio.timeout(FORGET_LIMIT_S):
-                await self._records.remove(await self._records.below(tag_prefix(registry, name, tag)))
+                await self._records.remove_below(tag_prefix(registry, name, tag))
                 return True
         return False
 
@@ -141,21 +147,24 @@ class SharedTags:
             self._forgotten_at_s.popitem(last=False)
 
     async def _wait_for_turn(self, key: TagKey, own: TagRecord | None, lifetime_s: float) -> CheckTurn:
-        give_up_s, newest = time.monotonic() + WAIT_LIMIT_S, own
+        give_up_s, newest, takes = time.monotonic() + WAIT_LIMIT_S, own, 0
         with suppress(BucketDown, TimeoutError):
-            while time.monotonic() < give_up_s:
+            while time.monotonic() < give_up_s and takes < _TAKES:
                 found, state = await self._read(key)
                 checked_at_s = None if state.record is None else state.record.checked_at_s
                 newest = await self._adopted(key, newest, state.record)
-                match turn(checked_at_s, state.lease, lifetime_s, time.time()):
+                unused = None if key in self._leased else self._holder
+                match turn(checked_at_s, state.lease, lifetime_s, time.time(), unused=unused):
                     case Turn.USE:
                         return CheckTurn(newest, is_fresh=True)
                     case Turn.WAIT:
-                        await asyncio.sleep(_LOOK_AGAIN_S)
+                        pass
                     case Turn.TAKE:
+                        takes += 1
                         with suppress(ConditionFailed):
                             async with asyncio.timeout(RECORD_LIMIT_S):
                                 return CheckTurn(newest, _lease=await self._take(key, state, found))
+                await asyncio.sleep(_LOOK_AGAIN_S)
         return CheckTurn(newest)
 
     async def _take(self, key: TagKey, state: TagState, found: Found[TagState] | None) -> Found[TagState]:

@@ -9,13 +9,13 @@ from regproxy.oci.digest import Digest
 from regproxy.policy.access import Repository
 from regproxy.policy.bucket_address import BucketAddress
 from regproxy.policy.seal import Seal
-from regproxy.shared import paths
 from regproxy.shared.access import SharedAccess
 from regproxy.shared.bucket import Bucket, BucketError, ExtraMissing
 from regproxy.shared.content import SharedContent
 from regproxy.shared.credentials import file_credentials, secret_access_key
 from regproxy.shared.errands import Errands
 from regproxy.shared.link import BucketDown, Link
+from regproxy.shared.probe import Probe
 from regproxy.shared.sealed import SealedRecords
 from regproxy.shared.tags import SharedTags
 from regproxy.shared.uploads import Uploads
@@ -45,15 +45,16 @@ class SharedTier:
         claim: Callable[[str], Claim] | None = None,
     ) -> None:
         self.store = store
+        probe = Probe(bucket)
         self.reading = Link(
             f"the shared store {name} gives no answer, pulls go on without it",
             f"the shared store {name} answers",
-            lambda: bucket.get(paths.PROBE),
+            probe.read,
         )
         self.writing = Link(
             f"the shared store {name} takes nothing, what is pulled now is shared later",
             f"the shared store {name} takes what is pulled",
-            lambda: bucket.put(paths.PROBE, b""),
+            probe.write,
         )
         self._errands = Errands()
         records = SealedRecords(bucket, self.reading, self.writing, seal)
@@ -89,7 +90,7 @@ class SharedTier:
                 f"STORE_URL={address}: STORE_KEY is not set, and there is no lasting AWS_SECRET_ACCESS_KEY to take its "
                 "place: set STORE_KEY to the same random text at all replicas (`openssl rand -hex 32`)"
             )
-        tier = cls(store, bucket, Seal.of_secret(secret), str(address), access_ttl_s, claim)
+        tier = cls(store, bucket, Seal.of_secret(secret, str(address)), str(address), access_ttl_s, claim)
         try:
             tier.uploads.open()
         except OSError as error:

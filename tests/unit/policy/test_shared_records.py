@@ -38,6 +38,15 @@ def test_one_replica_takes_the_turn(checked_at_s: float | None, lease: Lease | N
     assert turn(checked_at_s, lease, 10.0, NOW_S) is expected
 
 
+def test_nobody_waits_for_a_lease_of_their_own() -> None:
+    """What was left of a write without an answer; not of one that is in use."""
+    lease = Lease("a", NOW_S + 1)
+
+    assert turn(None, lease, 10.0, NOW_S, unused="a") is Turn.TAKE
+    assert turn(None, lease, 10.0, NOW_S, unused="b") is Turn.WAIT
+    assert turn(NOW_S - 9, lease, 10.0, NOW_S, unused="a") is Turn.USE
+
+
 def test_what_another_clock_put_a_little_ahead_has_happened_now() -> None:
     """More than the clocks may differ stays in the future, where nothing is fresh."""
     assert known_at_s(NOW_S + SKEW_S, NOW_S) == NOW_S

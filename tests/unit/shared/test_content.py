@@ -1,6 +1,7 @@
 """Content to the bucket and out of it."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import obstore
@@ -10,6 +11,8 @@ from regproxy.oci.digest import Digest
 from regproxy.oci.names import Registry
 from regproxy.policy.access import Given, Repository
 from regproxy.policy.identities import NOBODY
+from regproxy.shared import content
+from regproxy.shared.bucket import Download
 from regproxy.shared.paths import about_path, content_path
 from regproxy.shared.records import PIECE_BYTES
 from regproxy.shared.tier import SharedTier
@@ -106,6 +109,51 @@ async def test_an_object_of_another_size_promises_nothing(
     is_filled, ingest = await fill(second, digest)
 
     assert (is_filled, ingest.size_bytes) == (False, None)
+
+
+async def test_a_download_that_runs_goes_on_when_another_request_fails(
+    replica: Replica, bucket: ShakyBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its own limit of time; only what is not open yet waits for the bucket to answer again."""
+    first, second = replica(), replica()
+    body = body_of(3 * PIECE_BYTES)
+    digest = await share(first, body)
+
+    async def beside_a_failure() -> AsyncIterator[bytes]:
+        for number in range(3):
+            yield body[number * PIECE_BYTES : (number + 1) * PIECE_BYTES]
+            second.reading.failed("another request got no answer")
+
+    async def download(_path: str, _start: int) -> Download:
+        await asyncio.sleep(0)
+        return Download(len(body), beside_a_failure())
+
+    monkeypatch.setattr(bucket, "download", download)
+    assert (await fill(second, digest))[0]
+    assert not second.reading.is_up
+
+
+async def test_a_download_that_stalls_is_left_and_said(
+    replica: Replica, bucket: ShakyBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the time for one piece; what has come is kept."""
+    first, second = replica(), replica()
+    body = body_of(2 * PIECE_BYTES)
+    digest = await share(first, body)
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield body[:PIECE_BYTES]
+        await asyncio.Event().wait()
+
+    async def download(_path: str, _start: int) -> Download:
+        await asyncio.sleep(0)
+        return Download(len(body), stalling())
+
+    monkeypatch.setattr(bucket, "download", download)
+    monkeypatch.setattr(content, "PIECE_LIMIT_S", 0.05)
+    is_filled, ingest = await fill(second, digest)
+
+    assert (is_filled, ingest.contiguous_bytes, second.reading.is_up) == (False, PIECE_BYTES, False)
 
 
 async def test_a_manifest_is_brought_into_the_store_if_it_is_known_whose_it_is(replica: Replica) -> None:

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+from types import SimpleNamespace
 
 import pytest
 
+from regproxy.shared import link as links
 from regproxy.shared.bucket import BucketError, ConditionFailed
-from regproxy.shared.link import BucketDown, Link
+from regproxy.shared.link import LONGEST_PAUSE_S, STEADY_S, BucketDown, Link
 
 
 class Far:
@@ -85,3 +87,52 @@ async def test_somebody_looks_while_it_is_away() -> None:
     looking.cancel()
 
     assert await link.ask(far.answer, 1.0) == "yes"
+
+
+class Clock:
+    """The time that links go by."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 1000.0
+        monkeypatch.setattr(links, "time", SimpleNamespace(monotonic=lambda: self.now_s))
+
+    def seconds_until_a_look(self, link: Link) -> int:
+        """Turn the clock on, second by second, until somebody is to look."""
+        began_s = self.now_s
+        while not link.is_to_be_looked_at:
+            self.now_s += 1
+        return round(self.now_s - began_s)
+
+
+async def test_what_fails_again_and_again_is_left_alone_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe that is answered proves little then: each time costs a client its wait. Once steady it starts anew."""
+    clock, far = Clock(monkeypatch), Far()
+    link = Link("it fails", "it works", far.answer)
+    pauses = []
+    for _ in range(7):
+        link.failed("it did not answer")
+        pauses.append(clock.seconds_until_a_look(link))
+        await link.look()
+        assert link.is_up
+        clock.now_s += STEADY_S - 1
+    assert pauses == [2, 4, 8, 16, 32, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
+    clock.now_s += 1
+    link.failed("it did not answer")
+    assert clock.seconds_until_a_look(link) == 2
+
+
+async def test_one_outage_is_looked_at_every_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it is, also where another process has noted it."""
+    clock, far = Clock(monkeypatch), Far()
+    far.failure = BucketError("it answered 503")
+    link = Link("it fails", "it works", far.answer)
+    assert not link.is_to_be_looked_at
+    link.hear_failed("it did not answer")
+    for _ in range(5):
+        assert clock.seconds_until_a_look(link) == 2
+        await link.look()
+    far.failure = None
+    clock.seconds_until_a_look(link)
+    await link.look()
+    link.hear_failed("it did not answer")
+    assert clock.seconds_until_a_look(link) == 4

@@ -2,11 +2,15 @@
 
 import asyncio
 from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from regproxy.oci.descriptor import Descriptor
 from regproxy.oci.digest import Digest
 from regproxy.policy.seal import Seal
 from regproxy.policy.shared_records import LEASE_S
+from regproxy.shared.bucket import ConditionFailed
 from regproxy.shared.tags import WORTH_S
 from regproxy.shared.tier import SharedTier
 from regproxy.store.records import TagKey, TagRecord
@@ -157,3 +161,48 @@ async def test_a_record_of_another_key_is_as_good_as_none_and_replaced(
         tier.tags.remember(KEY, record("good", clock.now_s))
     await told(tier)
     assert await replica().tags.newer(KEY, None) == record("good", clock.now_s)
+
+
+async def test_a_lease_whose_writing_got_no_answer_is_ones_own(
+    replica: Replica, bucket: ShakyBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway fails after the engine has written; the repeated request finds the object changed."""
+    tier, written = replica(), bucket.put
+
+    async def put(path: str, body: bytes, **condition: Any) -> str | None:
+        monkeypatch.setattr(bucket, "put", written)
+        await written(path, body, **condition)
+        raise ConditionFailed(path)
+
+    monkeypatch.setattr(bucket, "put", put)
+    async with asyncio.timeout(30), tier.tags.turn(KEY, None, LIFETIME_S) as turn:
+        assert turn.is_leased
+
+
+async def test_a_lease_is_in_use_until_its_answer_is_written(
+    replica: Replica, bucket: ShakyBucket, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another client of the same replica does not take it from under the answer that the others wait for."""
+    tier, written, may_come = replica(), bucket.put, asyncio.Event()
+    async with tier.tags.turn(KEY, None, LIFETIME_S) as turn:
+        assert turn.is_leased
+
+        async def put(*about: Any, **condition: Any) -> str | None:
+            await may_come.wait()
+            return await written(*about, **condition)
+
+        monkeypatch.setattr(bucket, "put", put)
+        tier.tags.remember(KEY, record("new", clock.now_s))
+
+    async def ask_again() -> TagRecord | None:
+        async with tier.tags.turn(KEY, None, LIFETIME_S) as second:
+            return second.record if second.is_fresh else None
+
+    again = asyncio.ensure_future(ask_again())
+    reads = bucket.asked.count("get")
+    while bucket.asked.count("get") < reads + 2:  # noqa: ASYNC110 - nothing tells
+        await asyncio.sleep(0.01)
+    may_come.set()
+    await told(tier)
+
+    assert await again == record("new", clock.now_s)
