@@ -44,7 +44,7 @@ class SharedTier:
         access_ttl_s: float,
         claim: Callable[[str], Claim] | None = None,
     ) -> None:
-        self.store = store
+        self.store, self._claim = store, claim
         self.reading = Link(
             f"the shared store {name} gives no answer, pulls go on without it",
             f"the shared store {name} answers",
@@ -105,6 +105,7 @@ class SharedTier:
             tasks.create_task(self.reading.keep_looking())
             tasks.create_task(self.writing.keep_looking())
             tasks.create_task(self.uploads.run())
+            tasks.create_task(self.access.run(self._claim, lambda: self.reading.is_up and self.writing.is_up))
 
     async def purge(self, tags: Iterable[tuple[str, str, str]], contents: Iterable[Digest]) -> bool:
         """Remove on an operator's word what is said of tags, and contents; whether all of it is gone.
