@@ -21,6 +21,7 @@ from regproxy.policy.openers import OpenedBy
 from regproxy.policy.shared_records import SharedOpenness
 from regproxy.shared.bucket import ConditionFailed
 from regproxy.shared.errands import Errands
+from regproxy.shared.lately import Lately
 from regproxy.shared.link import BucketDown
 from regproxy.shared.notes import Notes
 from regproxy.shared.paths import challenge_path, holder_path, holders_prefix, is_repository, repository_path
@@ -32,30 +33,9 @@ from regproxy.store.errors import StoreError
 
 _logger = logging.getLogger(__name__)
 
-ASKED_S = 3.0
-"""How long an answer of the bucket stands: one pull asks for the same a dozen times."""
-
 _MOST = 20_000
 _TRIES = 3
 _AGAIN_S = 1.0
-
-
-class _Lately[Key: Hashable]:
-    """What was asked a moment ago."""
-
-    def __init__(self) -> None:
-        self._asked: OrderedDict[Key, float] = OrderedDict()
-
-    def ask(self, key: Key) -> bool:
-        """Whether it is to be asked now."""
-        now_s = time.monotonic()
-        if now_s - self._asked.get(key, float("-inf")) < ASKED_S:
-            return False
-        self._asked[key] = now_s
-        self._asked.move_to_end(key)
-        if len(self._asked) > _MOST:
-            self._asked.popitem(last=False)
-        return True
 
 
 class SharedAccess:
@@ -65,9 +45,9 @@ class SharedAccess:
         self._store, self._records, self._errands = store, records, errands
         self._worth_s = access_ttl_s / 4
         self._notes = Notes(store.directory / "refusals")
-        self._repositories: _Lately[Repository] = _Lately()
-        self._contents: _Lately[tuple[Repository, Digest]] = _Lately()
-        self._challenges: _Lately[Registry] = _Lately()
+        self._repositories: Lately[Repository, None] = Lately()
+        self._contents: Lately[tuple[Repository, Digest], None] = Lately()
+        self._challenges: Lately[Registry, str | None] = Lately()
         self._own: OrderedDict[Repository, SharedOpenness] = OrderedDict()
         self._told: OrderedDict[tuple[Repository, Digest], int] = OrderedDict()
 
@@ -100,17 +80,14 @@ class SharedAccess:
     # For whoever decides.
 
     async def learn(self, repository: Repository, digest: Digest | None) -> bool:
-        """Bring into the book what other replicas know; whether there may be anything new."""
-        asks_repository = self._repositories.ask(repository)
-        asks_content = digest is not None and self._contents.ask((repository, digest))
+        """Bring into the book what other replicas know; whether the bucket has said anything, now or a moment ago."""
         try:
-            if asks_repository:
-                await self._learn_openness(repository)
-            if asks_content and digest is not None:
-                await self._learn_holder(repository, digest)
+            await self._repositories.ask(repository, lambda: self._learn_openness(repository))
+            if digest is not None:
+                await self._contents.ask((repository, digest), lambda: self._learn_holder(repository, digest))
         except BucketDown:
             return False
-        return asks_repository or asks_content
+        return True
 
     async def adopt_holders(self, digest: Digest) -> list[Holder]:
         """Bring into the book, and return, who has a content that has come by way of the bucket. Raises StoreError."""
@@ -131,13 +108,10 @@ class SharedAccess:
 
     async def challenge(self, registry: Registry) -> str | None:
         """Return what a registry asked another replica for."""
-        if not self._challenges.ask(registry):
-            return None
         try:
-            found = await self._records.read(challenge_path(registry), str)
+            return await self._challenges.ask(registry, lambda: self._read_challenge(registry))
         except BucketDown:
             return None
-        return None if found is None else found.record
 
     # For the book, when it learns something (`store.access_book.Watcher`).
 
@@ -190,6 +164,10 @@ class SharedAccess:
         await self._write_openness(repository)
         given = (await self._store.access.bindings(digest)).get(repository, Given.NOWHERE)
         await self._write_holder(repository, digest, given)
+
+    async def _read_challenge(self, registry: Registry) -> str | None:
+        found = await self._records.read(challenge_path(registry), str)
+        return None if found is None else found.record
 
     async def _learn_openness(self, repository: Repository) -> None:
         found = await self._records.read(repository_path(repository), RepositoryRecord.from_json)

@@ -16,8 +16,8 @@ from regproxy.policy.identities import NOBODY
 from regproxy.policy.openers import OpenedBy
 from regproxy.policy.seal import Seal
 from regproxy.shared import notes
-from regproxy.shared.access import ASKED_S
 from regproxy.shared.bucket import Bucket, ConditionFailed
+from regproxy.shared.lately import ASKED_S
 from regproxy.shared.paths import repository_path
 from regproxy.shared.tier import SharedTier
 from unit.shared.conftest import Replica, ShakyBucket
