@@ -136,6 +136,13 @@ class SharedTier:
         await self.access.tell(repository, digest)
         await self.uploads.hurry(digest)
 
+    @property
+    def due(self) -> int:
+        """How many writes the end of the process should wait for: none that the bucket does not take now."""
+        if not (self.reading.is_up and self.writing.is_up):
+            return 0
+        return self.uploads.due + max(self._errands.pending, self.access.untold)
+
     async def idle(self) -> None:
         """Wait until all records that are to be written are."""
         await self._errands.idle()
