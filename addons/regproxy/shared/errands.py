@@ -16,7 +16,10 @@ _AT_ONCE = 4
 
 
 class Errands:
-    """Runs them. What the bucket does not take now is dropped: it is learnt again, or noted (`shared.notes`). For the event loop."""
+    """Runs them. What the bucket does not take now is dropped: it is learnt again, or noted (`shared.notes`).
+
+    For the event loop.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[str, Callable[[], Awaitable[None]]] = {}
