@@ -45,6 +45,7 @@ test-shared: ## Test proxies that share a bucket, also what make test leaves out
 	@scripts/test-packages
 	-@scripts/test-packages containerd:containerd runc:runc
 	@$(BIN)/python -m pytest -m "slow or not slow" --timeout=600 tests/unit/shared tests/e2e/test_shared_store.py \
+		tests/e2e/test_refusals_of_replicas.py \
 		tests/e2e/test_shared_operations.py tests/e2e/test_rolling_update.py tests/e2e/clients/test_replicas.py $(ARGS)
 
 test-workers: ## Run the end-to-end tests with LAB_WORKERS=2 processes for each proxy, and what make test leaves out of them

@@ -248,11 +248,14 @@ def test_without_a_registry_the_bucket_is_enough(
     stale = {"MANIFEST_CACHE_DEFAULT_TIME": "1s"}
     proxy = start_proxy({**SETTINGS, **stale, "OFFLINE": "true", **replicas.weed.settings("shared")})
     log = lab.noauth.log.mark()
+    heads = [proxy.request("HEAD", f"/v2/{name}/blobs/{blob}?ns={REGISTRY}") for blob in image.blobs]
     time.sleep(1.1)  # so long is the record fresh
     answers = pull(proxy, name, image)
 
     assert log.requests() == []
     assert answers[0].header(STATUS) == "STALE"
+    described = [(head.status, head.header("Content-Length"), head.body) for head in heads]
+    assert described == [(200, str(len(answer.body)), b"") for answer in answers[1:]]
 
 
 ID = "X-Registry-Proxy-Request-Id"

@@ -220,6 +220,7 @@ class TestSharing:
         client = pair.second.client()
 
         assert client.get(url).status == 401
+        assert client.head(url).status == 401
         assert client.get(f"https://{origin.name}/v2/thief/x/blobs/{blob.digest}").status == 403
         assert [request.method for request in origin.log.requests(path_contains=blob.digest)] == ["HEAD", "GET"]
         assert client.get(url, login).body == blob.body

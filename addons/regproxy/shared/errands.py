@@ -16,11 +16,19 @@ _AT_ONCE = 4
 
 
 class Errands:
-    """Runs them. What the bucket does not take now is dropped: it is learnt again. For the event loop."""
+    """Runs them. What the bucket does not take now is dropped: it is learnt again, or noted (`shared.notes`).
+
+    For the event loop.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[str, Callable[[], Awaitable[None]]] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def pending(self) -> int:
+        """How many wait or run."""
+        return len(self._waiting) + len(self._running)
 
     def add(self, name: str, errand: Callable[[], Awaitable[None]]) -> None:
         """Run an errand soon; one of the same name that has not begun gives way to it."""

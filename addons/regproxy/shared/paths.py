@@ -38,6 +38,11 @@ def repository_path(repository: Repository) -> str:
     return f"repositories/{_hashed(_repository_name(repository))}"
 
 
+def is_repository(path: str) -> bool:
+    """Whether it says there whom a repository's registry lets read."""
+    return path.startswith("repositories/")
+
+
 def challenge_path(registry: Registry) -> str:
     """Return where it says what a registry asks for."""
     return f"challenges/{_hashed(str(registry))}"

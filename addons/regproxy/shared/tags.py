@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 from regproxy.oci.digest import Digest
 from regproxy.oci.names import Registry
 from regproxy.policy.access import Repository
-from regproxy.policy.shared_records import LEASE_S, Lease, Turn, known_at_s, turn
+from regproxy.policy.shared_records import LEASE_S, SKEW_S, Lease, Turn, known_at_s, turn
 from regproxy.shared.bucket import ConditionFailed
 from regproxy.shared.errands import Errands
 from regproxy.shared.link import BucketDown
@@ -101,7 +101,7 @@ class SharedTags:
         except BucketDown:
             return []
         states = [each.record for each in found if each is not None and each.record is not None]
-        forgotten_at_s = self._forgotten_at_s.get((registry, name, tag), _NEVER_S)
+        forgotten_at_s = self._forgotten_at_s.get((registry, name, tag), _NEVER_S) + SKEW_S
         records = [each.record for each in states if each.record and each.record.checked_at_s > forgotten_at_s]
         return sorted(records, key=lambda record: record.checked_at_s, reverse=True)
 
@@ -140,7 +140,7 @@ class SharedTags:
         return False
 
     def hear_forgotten(self, tag: tuple[str, ...], at_s: float) -> None:
-        """Believe no record of a tag that is older than this Unix time."""
+        """Believe no record of a tag for which a registry was asked before this Unix time, by any replica's clock."""
         self._forgotten_at_s[tag] = at_s
         self._forgotten_at_s.move_to_end(tag)
         if len(self._forgotten_at_s) > _MOST_FORGOTTEN:
@@ -195,7 +195,7 @@ class SharedTags:
         """Return what is there, and what counts of it: not what is older than a push through this proxy."""
         found = await self._records.read(tag_path(key), TagState.from_json)
         state = found.record if found is not None and found.record is not None else TagState(None)
-        forgotten_at_s = self._forgotten_at_s.get((key.registry, key.name, key.tag), _NEVER_S)
+        forgotten_at_s = self._forgotten_at_s.get((key.registry, key.name, key.tag), _NEVER_S) + SKEW_S
         if state.record is not None and state.record.checked_at_s <= forgotten_at_s:
             state = TagState(None)
         return found, state

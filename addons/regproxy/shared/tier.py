@@ -44,7 +44,7 @@ class SharedTier:
         access_ttl_s: float,
         claim: Callable[[str], Claim] | None = None,
     ) -> None:
-        self.store = store
+        self.store, self._claim = store, claim
         probe = Probe(bucket)
         self.reading = Link(
             f"the shared store {name} gives no answer, pulls go on without it",
@@ -106,6 +106,7 @@ class SharedTier:
             tasks.create_task(self.reading.keep_looking())
             tasks.create_task(self.writing.keep_looking())
             tasks.create_task(self.uploads.run())
+            tasks.create_task(self.access.run(self._claim, lambda: self.reading.is_up and self.writing.is_up))
 
     async def purge(self, tags: Iterable[tuple[str, str, str]], contents: Iterable[Digest]) -> bool:
         """Remove on an operator's word what is said of tags, and contents; whether all of it is gone.
@@ -135,6 +136,13 @@ class SharedTier:
     async def _before_telling(self, repository: Repository, digest: Digest) -> None:
         await self.access.tell(repository, digest)
         await self.uploads.hurry(digest)
+
+    @property
+    def due(self) -> int:
+        """How many writes the end of the process should wait for: none that the bucket does not take now."""
+        if not (self.reading.is_up and self.writing.is_up):
+            return 0
+        return self.uploads.due + max(self._errands.pending, self.access.untold)
 
     async def idle(self) -> None:
         """Wait until all records that are to be written are."""

@@ -76,6 +76,12 @@ class Uploads:
         return len(self._waiting) + len(self._active)
 
     @property
+    def due(self) -> int:
+        """How many of them now: not what rests after a failure."""
+        now_s = time.monotonic()
+        return len(self._active) + sum(self._not_before_s.get(digest, 0.0) <= now_s for digest in self._waiting)
+
+    @property
     def pending_of_all(self) -> int:
         """How many contents all workers of this proxy are to write. Lists a directory; 0 when that cannot be read."""
         if self._claim is None:

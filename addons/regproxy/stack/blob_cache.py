@@ -128,9 +128,12 @@ class BlobCache:
                 await self._from_registry(flow, exchange, blob)
 
     async def _answer_missing(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> None:
-        """Fetch the blob: from the bucket, if there is one that has it and the client may, else from the registry."""
+        """Fetch the blob: from the bucket, if there is one that has it and the client may, else from the registry.
+
+        A HEAD is answered by what the bucket says of it.
+        """
         shared = self._core.shared
-        if shared is None or flow.request.method != "GET" or self._core.store.running(blob.digest) is not None:
+        if shared is None or self._core.store.running(blob.digest) is not None:
             await self._from_registry(flow, exchange, blob)
             return
         about = await shared.content.about(blob.digest)
@@ -142,22 +145,26 @@ class BlobCache:
         if about is None:
             await self._from_registry(flow, exchange, blob)
             return
-        match await self._admit(flow, exchange, blob, FileAnswer(200, {}, 0, about.size_bytes, None)):
+        described = FileAnswer(200, blob_fields(blob.digest), about.size_bytes, about.size_bytes, None)
+        match await self._admit(flow, exchange, blob, described):
             case Allowed():
                 exchange.cache_status, trace_of(exchange).from_bucket = CacheStatus.HIT, True
-                if not self._respond_if_stored(flow, blob):
-                    await self._download(flow, exchange, blob, about)
+                if flow.request.method == "HEAD":
+                    respond(flow, described)
+                else:
+                    await self._from_bucket(flow, exchange, blob, about)
             case Refused():
                 pass
             case FromRegistry():
                 await self._from_registry(flow, exchange, blob)
 
-    def _respond_if_stored(self, flow: http.HTTPFlow, blob: Blob) -> bool:
-        """Answer a client that may have it with what has come meanwhile."""
+    async def _from_bucket(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob, about: About) -> None:
+        """Answer a client that may have it, with what has come meanwhile if it has."""
         stored = self.stored(blob, Read.of_request(flow.request))
         if stored is not None:
             respond(flow, stored)
-        return stored is not None
+        else:
+            await self._download(flow, exchange, blob, about)
 
     async def _from_registry(self, flow: http.HTTPFlow, exchange: Exchange, blob: Blob) -> None:
         """Fetch the blob from its registry; a HEAD is left to that.
@@ -276,10 +283,15 @@ def is_far_ahead(range_field: str | None, size_bytes: int, arrived_bytes: int) -
     return isinstance(wanted, ByteRange) and wanted.start - arrived_bytes > FAR_AHEAD_BYTES
 
 
+def blob_fields(digest: Digest) -> dict[str, str]:
+    """Describe a blob."""
+    return content_fields(digest, BLOB_MEDIA_TYPE) | {"Accept-Ranges": "bytes"}
+
+
 def file_answer(digest: Digest, body: FileBody, read: Read) -> FileAnswer:
     """Answer with a file, or the part of it that the request's Range names (RFC 9110 section 14)."""
     size_bytes = body.end
-    fields = content_fields(digest, BLOB_MEDIA_TYPE) | {"Accept-Ranges": "bytes"}
+    fields = blob_fields(digest)
     wanted = parse_range(read.range, size_bytes)
     # RFC 9110 section 14.2: range handling is defined for GET only.
     if read.method != "GET" or not if_range_matches(read.if_range, fields["ETag"]):

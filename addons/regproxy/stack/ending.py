@@ -29,8 +29,7 @@ def make_drain(core: Core, front_door: FrontDoor, *, one_of_several: bool) -> Dr
     """Return the end of a process that serves."""
 
     def errands() -> int:
-        shared = core.shared
-        to_write = 0 if shared is None or not shared.writing.is_up else shared.uploads.pending
+        to_write = 0 if core.shared is None else core.shared.due
         return to_write + core.store.followed_elsewhere()
 
     return Drain(

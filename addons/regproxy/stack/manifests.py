@@ -111,18 +111,17 @@ class ManifestSource:
 
     async def _ask_in_turn(self, pull: Pull, record: TagRecord | None) -> Served:
         """Ask unless another worker, or another replica, has just done so."""
-        began_s = time.time()
         async with self._core.turns.turn(pull.question, REVALIDATION_LIMIT_S) as others_asked:
-            served = await self._just_asked(pull, began_s) if others_asked else None
+            served = await self._just_asked(pull, record) if others_asked else None
             return served or await self._shared.in_turn(pull, record, self._fresh, self._ask)
 
-    async def _just_asked(self, pull: Pull, since_s: float) -> Served | None:
-        """Return what another worker has learnt since then; None when this client is to be asked for itself."""
+    async def _just_asked(self, pull: Pull, before: TagRecord | None) -> Served | None:
+        """Return what another worker has learnt beyond a record; None when this client is to be asked for itself."""
         if isinstance(pull.manifest.reference, Digest):
             return await self._stored(pull, pull.manifest.reference)
         absent = self._absent(pull)
         record = None if absent else await self._record(pull.tag_key)
-        if record is None or record.checked_at_s < since_s:
+        if record is None or record == before:
             return absent
         return await self._fresh(pull, record)
 
@@ -158,7 +157,7 @@ class ManifestSource:
         """Revalidate a stale record by HEAD, or fetch."""
         if record is None:
             return await self._fetch(pull, CacheStatus.MISS)
-        head_request = dataclasses.replace(pull.head_request, dispensable=dispensable)
+        head_request, began_s = dataclasses.replace(pull.head_request, dispensable=dispensable), time.time()
         head = await self._core.upstream.ask(head_request, MANIFEST_LIMIT_BYTES)
         if stale_allowed(Status(head.status)):
             return relayed(pull, head, CacheStatus.EXPIRED)
@@ -168,18 +167,19 @@ class ManifestSource:
         if is_same and await self._core.access.believes(pull.reader, record.descriptor.digest, head):
             served = await self._recorded(pull, record, CacheStatus.REVALIDATED)
             if served is not None:
-                await self._remember(pull, TagRecord(record.descriptor, time.time(), record.previous), record)
+                await self._remember(pull, TagRecord(record.descriptor, began_s, record.previous), record)
                 return served
         if dispensable and head.status == 200:
             keep_low_quota(pull, head)
         if pull.head and head.status == 200:
-            await self._remember_moved(pull, record, moved_to)
+            await self._remember_moved(pull, record, moved_to, began_s)
             return relayed(pull, head, CacheStatus.EXPIRED)
         # The tag has moved; or the registry refuses, and only its answer to a GET has the body that says why.
         return await self._fetch(pull, CacheStatus.EXPIRED, record)
 
     async def _fetch(self, pull: Pull, status: CacheStatus, record: TagRecord | None = None) -> Served:
         """Pass the client's request on and keep what a GET brings."""
+        began_s = time.time()
         answer = await self._core.upstream.ask(pull.request, MANIFEST_LIMIT_BYTES)
         await self._core.access.learn(pull.reader, answer, counts=counts(pull, answer))
         if answer.status < 400 and answer.status != 200:
@@ -188,7 +188,7 @@ class ManifestSource:
             await self._forget_if_gone(pull, answer)
             return relayed(pull, answer, status)
         if pull.head:
-            await self._remember_moved(pull, record, described(answer))
+            await self._remember_moved(pull, record, described(answer), began_s)
             return relayed(pull, answer, status)
         try:
             descriptor = verified(pull, answer)
@@ -196,7 +196,7 @@ class ManifestSource:
             self._core.upstream.meter.failed(pull.request.url.authority, WRONG_DIGEST)
             raise
         await self._core.access.bind(pull.reader, descriptor.digest, answer)
-        await self._keep(pull, descriptor, answer, record)
+        await self._keep(pull, answer, TagRecord(descriptor, began_s), record)
         fields = described_by_us(answer, content_fields(descriptor.digest, descriptor.media_type))
         return Served(200, fields, answer.body, None, status)
 
@@ -226,8 +226,8 @@ class ManifestSource:
                 return True
         return False
 
-    async def _keep(self, pull: Pull, descriptor: Descriptor, answer: Answer, record: TagRecord | None) -> None:
-        store = self._core.store
+    async def _keep(self, pull: Pull, answer: Answer, now: TagRecord, before: TagRecord | None) -> None:
+        store, descriptor = self._core.store, now.descriptor
         try:
             await store.put_content(descriptor.digest, answer.body, descriptor.media_type)
             await store.inventory.note_source(source_of(pull, descriptor, answer, time.time()))
@@ -237,16 +237,18 @@ class ManifestSource:
             self._core.store_failed(error)
         else:
             if not isinstance(pull.manifest.reference, Digest):
-                await self._remember(pull, TagRecord(descriptor, time.time()), record)
+                await self._remember(pull, now, before)
 
-    async def _remember_moved(self, pull: Pull, record: TagRecord | None, moved_to: Descriptor | None) -> None:
+    async def _remember_moved(
+        self, pull: Pull, record: TagRecord | None, moved_to: Descriptor | None, began_s: float
+    ) -> None:
         """Record where a HEAD says the tag points now; what it pointed to stays at hand until the new is fetched."""
         if moved_to is None or isinstance(pull.manifest.reference, Digest):
             return
         previous = None
         if record is not None and moved_to.digest != record.descriptor.digest:
             previous = record.descriptor if self._core.store.holds(record.descriptor.digest) else record.previous
-        await self._remember(pull, TagRecord(moved_to, time.time(), previous), record)
+        await self._remember(pull, TagRecord(moved_to, began_s, previous), record)
 
     async def _remember(self, pull: Pull, record: TagRecord, before: TagRecord | None) -> None:
         if self._core.store.forgotten_tags != pull.forgotten_tags:

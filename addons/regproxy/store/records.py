@@ -65,7 +65,7 @@ class TagRecord:
     """The manifest the tag points at."""
 
     checked_at_s: float
-    """Unix time of the last answer from the upstream, seconds."""
+    """When the upstream was asked that answered last, Unix time in seconds (RFC 9111 section 4.2.3: the request's)."""
 
     previous: Descriptor | None = None
     """The manifest the tag pointed at before."""

@@ -10,7 +10,7 @@ import pytest
 from obstore.store import MemoryStore
 
 from regproxy.policy.seal import Seal
-from regproxy.shared import access, tags
+from regproxy.shared import access, lately, tags
 from regproxy.shared.bucket import Bucket, BucketError
 from regproxy.shared.tier import SharedTier
 from regproxy.store.content import Store
@@ -52,7 +52,7 @@ def bucket() -> ShakyBucket:
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Return the time that tags and access go by."""
     turned = SimpleNamespace(now_s=1_700_000_000.0)
-    for module in (tags, access):
+    for module in (tags, access, lately):
         fake = SimpleNamespace(time=lambda: turned.now_s, monotonic=lambda: turned.now_s)
         monkeypatch.setattr(module, "time", fake)
     return turned

@@ -7,7 +7,7 @@ from regproxy.oci.names import Registry
 from regproxy.policy.access import NEVER_S, Given, Holder, Known, Openness, Repository
 from regproxy.policy.identities import NOBODY, Identity
 from regproxy.policy.openers import OpenedBy
-from regproxy.shared.access import ASKED_S
+from regproxy.shared.lately import ASKED_S
 from regproxy.shared.tier import SharedTier
 from unit.shared.conftest import Replica, ShakyBucket
 

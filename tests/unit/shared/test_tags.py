@@ -9,7 +9,7 @@ import pytest
 from regproxy.oci.descriptor import Descriptor
 from regproxy.oci.digest import Digest
 from regproxy.policy.seal import Seal
-from regproxy.policy.shared_records import LEASE_S
+from regproxy.policy.shared_records import LEASE_S, SKEW_S
 from regproxy.shared.bucket import ConditionFailed
 from regproxy.shared.tags import WORTH_S
 from regproxy.shared.tier import SharedTier
@@ -113,10 +113,25 @@ async def test_a_tag_that_was_pushed_here_is_not_what_the_bucket_said_before(
     await first.tags.forget(KEY.registry, KEY.name, KEY.tag)
 
     assert [name for name in bucket.names() if name.startswith("tags/")] == []
-    clock.now_s += 1
+    clock.now_s += SKEW_S + 1
     first.tags.remember(KEY, record("new", clock.now_s))
     await told(first)
     assert await second.tags.newer(KEY, None) == record("new", clock.now_s)
+
+
+async def test_what_was_asked_before_a_push_and_told_after_it_is_not_believed(
+    replica: Replica, clock: SimpleNamespace
+) -> None:
+    """Where the push went through; the clock of who asked may be a little ahead."""
+    pushed, asking = replica(), replica()
+    await pushed.tags.forget(KEY.registry, KEY.name, KEY.tag)
+    asking.tags.remember(KEY, record("old", clock.now_s + SKEW_S))
+    await told(asking)
+
+    assert await pushed.tags.newer(KEY, None) is None
+    assert await pushed.tags.all_of(KEY.registry, KEY.name, KEY.tag) == []
+    async with pushed.tags.turn(KEY, None, LIFETIME_S) as turn:
+        assert not turn.is_fresh
 
 
 async def test_a_check_that_changed_nothing_is_told_now_and_then(

@@ -87,6 +87,12 @@ class CrewAccessBook(AccessBook):
         if not let_in:
             self._refused.add(repository)
 
+    def adopt(self, repository: Repository, change: Callable[[Openness], Openness]) -> None:
+        """Correct how open a repository is, unless another worker has learnt of a refusal since `known`."""
+        if self._rights.counts(repository):
+            self._learn(repository)
+            super().adopt(repository, change)
+
     def bind(self, repository: Repository, digest: Digest, given: int) -> None:
         """Note that a repository has a content, and to whom it gave it."""
         super().bind(repository, digest, given)
