@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from regproxy.oci.digest import Digest
-from regproxy.policy.access import CLOSED, NEVER_S, Repository
+from regproxy.policy.access import CLOSED, NEVER_S, Given, Repository
 from regproxy.store.access_table import AccessChanges
 from regproxy.store.clock_jumps import LEAST_JUMP_S
 from regproxy.store.crew.hot import tag_parts
@@ -36,6 +36,9 @@ class LearntChanges(AccessChanges):
     """The stamp of a repository when something was first learnt of it."""
     refused: set[Repository] = field(default_factory=set)
     """Where somebody was refused."""
+
+    def __bool__(self) -> bool:
+        return bool(self.refused) or super(LearntChanges, self).__bool__()
 
     def set_back(self, by_s: float) -> "LearntChanges":
         """Return them by a clock that was set back by so many seconds."""
@@ -263,13 +266,20 @@ def repository_parts(repository: Repository) -> tuple[str, ...]:
 
 
 def without_rights(changes: LearntChanges, overtaken: set[Repository]) -> AccessChanges:
-    """Leave out what would let somebody read, where a refusal may be newer."""
+    """Leave out what would let somebody read, where a refusal may be newer.
+
+    Content stays bound, for nobody: without any binding it would be of unknown origin, which anybody may claim.
+    """
     return replace(
         changes,
         repositories={
             repository: CLOSED if repository in overtaken else openness
             for repository, openness in changes.repositories.items()
             if repository not in overtaken or repository in changes.refused
+        },
+        bindings={
+            (repository, digest): Given.NOWHERE if repository in overtaken else given
+            for (repository, digest), given in changes.bindings.items()
         },
         proofs={
             (repository, client): at_s
