@@ -18,7 +18,7 @@ from regproxy.store.clock_jumps import LEAST_JUMP_S
 from regproxy.store.crew.hot import tag_parts
 from regproxy.store.crew.room import CrewRoom
 from regproxy.store.crew.sharing import LockFile
-from regproxy.store.crew.stamps import CLOCK_OFFSET, FORGOTTEN_TAGS, INDEX_DEVICE, INDEX_INODE, LOOKED_AT_EPOCH, Stamps
+from regproxy.store.crew.stamps import CLOCK_OFFSET, FORGOTTEN_TAGS, INDEX_DEVICE, INDEX_INODE, LOST, Stamps
 from regproxy.store.eviction import Room, Usage
 from regproxy.store.index import MAX_ACCEPT_VARIANTS, Index
 from regproxy.store.layout import Layout
@@ -159,7 +159,7 @@ class CrewLedger(Ledger):
         for number, part in zip((INDEX_DEVICE, INDEX_INODE), self._file.identity, strict=True):
             self._stamps.set_word(number, part)
         if is_new:
-            self._stamps.set_word(LOOKED_AT_EPOCH, 0)
+            self._stamps.change(LOST)
 
     def _is_agreed(self) -> bool:
         return self._file.identity == (self._stamps.word(INDEX_DEVICE), self._stamps.word(INDEX_INODE))
