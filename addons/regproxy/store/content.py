@@ -21,6 +21,7 @@ from regproxy.store.flights import Fetch
 from regproxy.store.hot import StoredManifest
 from regproxy.store.ingest import Ingest
 from regproxy.store.inventory import Inventory
+from regproxy.store.layout import file_id
 from regproxy.store.pulls import pull_key
 from regproxy.store.records import TagKey, TagRecord, content_key, read_tag_record
 from regproxy.store.recovery import Reconciled
@@ -105,9 +106,10 @@ class Store(StoreDirectory):
             return None
         with stored, translated("read", self._layout.content(digest), "check the disk"):
             manifest = StoredManifest(media_type, os.pread(stored.fileno(), stored.size_bytes, 0))
+            file = file_id(os.fstat(stored.fileno()))
         if Digest.of(manifest.body, digest.algorithm) != digest:
-            _logger.error("stored manifest %s is broken: removed, the next pull fetches it anew", digest)
-            await self._open_ledger().drop(digest)
+            if await self._open_ledger().drop(digest, file):
+                _logger.error("stored manifest %s is broken: removed, the next pull fetches it anew", digest)
             return None
         self._hot.keep_manifest(digest, manifest)
         return manifest

@@ -11,7 +11,7 @@ from regproxy.store.access_table import AccessChanges
 from regproxy.store.eviction import Room
 from regproxy.store.index import MAX_ACCEPT_VARIANTS, Index
 from regproxy.store.index_thread import IndexThread
-from regproxy.store.layout import on_disk_bytes
+from regproxy.store.layout import FileId, on_disk_bytes
 from regproxy.store.partial import PartialFile, write_scratch
 from regproxy.store.records import TagKey, content_key
 from regproxy.store.tag_history import TagChange, history_from_json, history_to_json
@@ -221,18 +221,21 @@ class Ledger(IndexThread):
         """Make anew what somebody removed from below the open store: the index, the directories."""
         await self._change("look after the cache index", self._look_after)
 
-    async def drop(self, digest: Digest, inode: int | None = None) -> None:
-        """Remove content that is not what its name says; with `inode`, only if that is still its file."""
+    async def drop(self, digest: Digest, file: FileId | None) -> bool:
+        """Remove content that was found broken in this file, None for no file; returns whether it did.
 
-        def drop() -> None:
-            path = self._layout.content(digest)
-            if inode is not None and path.exists() and path.lstat().st_ino != inode:
-                return
+        Another one is there when somebody has stored the content anew since then: that stays.
+        """
+
+        def drop() -> bool:
+            if self._layout.content_file(digest) not in {file, None}:
+                return False
             self._room.unindexed.pop(digest, None)
-            path.unlink(missing_ok=True)
+            self._layout.content(digest).unlink(missing_ok=True)
             self._index.discard([content_key(digest)])
+            return True
 
-        await self._change("remove broken content", drop)
+        return await self._change("remove broken content", drop)
 
     # Hashing again what is stored.
 

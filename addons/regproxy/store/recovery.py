@@ -120,14 +120,15 @@ async def reconcile(doubts: Doubts, layout: Layout, ledger: Ledger, hash_pool: E
     right = removed = 0
     for digest in [*doubts.unindexed, *doubts.unverified.difference(doubts.unindexed)]:
         written_at_s = doubts.unindexed.get(digest, 0.0)
+        file = await submit(hash_pool, layout.content_file, digest)
         is_true = await is_true_to_name(hash_pool, layout, digest)
         if digest not in doubts.unindexed and digest not in doubts.unverified:
             continue  # stored anew while we looked
         if is_true:
             await ledger.adopt_found(digest, written_at_s)
-        else:
-            await ledger.drop(digest)
-        right, removed = right + is_true, removed + (not is_true)
+            right += 1
+        elif await ledger.drop(digest, file):
+            removed += 1
         doubts.settle(digest)
     rows = await submit(hash_pool, ledger.indexed_content)
     for first in range(0, len(rows), _ROWS_AT_A_TIME):
