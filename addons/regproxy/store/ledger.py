@@ -9,6 +9,7 @@ from regproxy.oci.names import Registry
 from regproxy.policy.access import Openness, Repository
 from regproxy.store.access_table import AccessChanges
 from regproxy.store.eviction import Room
+from regproxy.store.hot import ALONE
 from regproxy.store.index import MAX_ACCEPT_VARIANTS, Index
 from regproxy.store.index_thread import IndexThread
 from regproxy.store.layout import FileId, on_disk_bytes
@@ -112,14 +113,15 @@ class Ledger(IndexThread):
         """Return the texts of all records of a tag by their keys."""
         return await self._read("look up a tag", lambda: self._index.texts_of_tag(registry, name, tag))
 
-    async def put_text(self, key: TagKey, text: str) -> None:
-        """Store the text of a tag record."""
+    async def put_text(self, key: TagKey, text: str) -> int | None:
+        """Store the text of a tag record; returns with what stamp it may be kept in memory, None for not at all."""
 
-        def put_text() -> None:
+        def put_text() -> int:
             self._index.forget_tag(key.registry, key.name, key.tag, keep=MAX_ACCEPT_VARIANTS - 1)
             self._index.put_text(key.text(), text, self._clock())
+            return ALONE
 
-        await self._change("remember a tag", put_text)
+        return await self._change("remember a tag", put_text)
 
     async def forget_tag(self, registry: str, name: str, tag: str) -> None:
         """Remove all records of a tag."""

@@ -84,17 +84,23 @@ class CrewLedger(Ledger):
         """Protect the partial file of a starting ingest; returns whether there may be one to resume."""
         return await self._change("resume content", lambda: self._room.claim(digest))
 
-    async def put_text(self, key: TagKey, text: str) -> None:
-        """Store the text of a tag record, unless a tag was forgotten since this was asked for."""
+    async def put_text(self, key: TagKey, text: str) -> int | None:
+        """Store the text of a tag record, unless a tag was forgotten since this was asked for.
+
+        Returns with what stamp it may be kept in memory, None for not at all.
+        """
         asked_at = self._stamps.current(FORGOTTEN_TAGS)
+        number = self._stamps.number(*tag_parts(key.registry, key.name, key.tag))
 
-        def put_text() -> None:
-            if self._stamps.current(FORGOTTEN_TAGS) == asked_at:
-                self._index.forget_tag(key.registry, key.name, key.tag, keep=MAX_ACCEPT_VARIANTS - 1)
-                self._index.put_text(key.text(), text, self._clock())
-                self._stamps.change(self._stamps.number(*tag_parts(key.registry, key.name, key.tag)))
+        def put_text() -> int | None:
+            if self._stamps.current(FORGOTTEN_TAGS) != asked_at:
+                return None
+            self._index.forget_tag(key.registry, key.name, key.tag, keep=MAX_ACCEPT_VARIANTS - 1)
+            self._index.put_text(key.text(), text, self._clock())
+            self._stamps.change(number)
+            return self._stamps.current(number)
 
-        await self._change("remember a tag", put_text)
+        return await self._change("remember a tag", put_text)
 
     async def forget_tag(self, registry: str, name: str, tag: str) -> None:
         """Remove all records of a tag."""
