@@ -26,7 +26,7 @@ from regproxy.store.flights import Flights
 from regproxy.store.layout import on_disk_bytes
 from regproxy.store.ledger import Ledger
 from regproxy.store.records import content_key
-from regproxy.store.recovery import UNSETTLED_S, Doubts, beat_no_more, find_doubts
+from regproxy.store.recovery import UNSETTLED_S, Doubts, beat_no_more, find_doubts, last_seen_alive_s
 
 _logger = logging.getLogger(__name__)
 
@@ -178,8 +178,7 @@ class CrewStore(Store):
         if not self._is_first:
             return Doubts(unverified=self._doubted())
         with translated("look for the end of the last run in", self._layout.directory, "check the disk"):
-            heartbeat = self._layout.heartbeat
-            alive_until_s = heartbeat.stat().st_mtime if heartbeat.exists() else None
+            alive_until_s = last_seen_alive_s(self._layout)
         doubts = find_doubts(self._layout, ledger)
         if alive_until_s is not None and doubts:
             self._stamps.set_word(DOUBTED_UNTIL, int(self._clock()) + 1)
