@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lab.proxy import Proxy
 from regproxy.engine.board import WORD_BYTES
-from regproxy.store.crew.stamps import EPOCH, LOOKED_AT_EPOCH
+from regproxy.store.crew.stamps import LOOKED_AT_EPOCH, LOST, Stamps
 
 SUPERVISOR = "regproxy.engine.supervisor"
 
@@ -88,13 +88,13 @@ def _held(pids: Iterable[int]) -> Iterator[None]:
 
 
 def is_looked_after(proxy: Proxy) -> bool:
-    """Whether all is looked for that workers have left which died: the board says of which death was heard last."""
+    """Whether all is looked for that workers have left which died, or have lost: the board says so."""
     pid = supervisor_pid(proxy)
     for entry in _entries(Path(f"/proc/{pid}/fd")):
         if "memfd:registry-proxy-workers" in str(entry.readlink()):
             with entry.open("rb") as board:
-                words = memoryview(board.read((LOOKED_AT_EPOCH + 1) * WORD_BYTES)).cast("Q")
-            return words[EPOCH] == words[LOOKED_AT_EPOCH]
+                stamps = Stamps(memoryview(board.read((LOST + 1) * WORD_BYTES)).cast("Q"))
+            return stamps.current(LOST) == stamps.word(LOOKED_AT_EPOCH)
     raise AssertionError(f"the supervisor {pid} has no board")
 
 

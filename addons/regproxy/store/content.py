@@ -21,6 +21,7 @@ from regproxy.store.flights import Fetch
 from regproxy.store.hot import StoredManifest
 from regproxy.store.ingest import Ingest
 from regproxy.store.inventory import Inventory
+from regproxy.store.layout import file_id
 from regproxy.store.pulls import pull_key
 from regproxy.store.records import TagKey, TagRecord, content_key, read_tag_record
 from regproxy.store.recovery import Reconciled
@@ -99,17 +100,19 @@ class Store(StoreDirectory):
         manifest = self.recall_manifest(digest)
         if manifest is not None:
             return manifest
+        stamp = self._hot.manifest_stamp(digest)
         media_type = await self.media_type(digest)
         stored = self.open_content(digest) if media_type else None
         if stored is None or not media_type:
             return None
         with stored, translated("read", self._layout.content(digest), "check the disk"):
             manifest = StoredManifest(media_type, os.pread(stored.fileno(), stored.size_bytes, 0))
+            file = file_id(os.fstat(stored.fileno()))
         if Digest.of(manifest.body, digest.algorithm) != digest:
-            _logger.error("stored manifest %s is broken: removed, the next pull fetches it anew", digest)
-            await self._open_ledger().drop(digest)
+            if await self._open_ledger().drop(digest, file):
+                _logger.error("stored manifest %s is broken: removed, the next pull fetches it anew", digest)
             return None
-        self._hot.keep_manifest(digest, manifest)
+        self._hot.keep_manifest(digest, manifest, stamp)
         return manifest
 
     def join_or_start(self, digest: Digest, fetch: Fetch) -> Ingest:
@@ -148,12 +151,13 @@ class Store(StoreDirectory):
         hot = self.recall_tag(key)
         if hot is not None:
             return hot
+        stamp = self._hot.tag_stamp(key)
         text = await ledger.text(key)
         record = None if text is None else read_tag_record(key.text(), text)
         if record is None:
             return None
         ledger.accesses.note(key.text(), self._clock())
-        self._hot.keep_tag(key, record)
+        self._hot.keep_tag(key, record, stamp)
         return record
 
     async def tag_records(self, registry: str, name: str, tag: str) -> list[TagRecord]:
@@ -166,8 +170,9 @@ class Store(StoreDirectory):
         """Remember what a tag means for one kind of client."""
         ledger = self._open_ledger()
         ledger.accesses.note(history_key(key.registry, key.name, key.tag), self._clock())
-        await ledger.put_text(key, record.to_json())
-        self._hot.keep_tag(key, record)
+        stamp = await ledger.put_text(key, record.to_json())
+        if stamp is not None:
+            self._hot.keep_tag(key, record, stamp)
 
     async def forget_tag(self, registry: str, name: str, tag: str) -> None:
         """Forget a tag, for all kinds of clients."""

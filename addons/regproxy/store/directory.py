@@ -95,6 +95,7 @@ class StoreDirectory:
                 access.close()
             finally:
                 ledger.close()
+            self._doubts.find(ledger.take_unindexed())
             self._beat_no_more()
         except StoreError as error:
             _logger.warning("the cache could not be closed cleanly, the next start verifies it: %s", error)

@@ -254,8 +254,12 @@ class GrowingFile:
                 await self._grown.wait()
                 continue
             end = min(prefix_bytes, hashed + _HASH_STEP_BYTES)
+            hashing = submit(self._home.hash_pool, file.hash_into, self._running, hashed, end)
+            self._in_flight.add(hashing)
+            hashing.add_done_callback(self._in_flight.discard)
             try:
-                await submit(self._home.hash_pool, file.hash_into, self._running, hashed, end)
+                # A thread that hashes on has the file open, and nobody else gets that before `stop` has waited for it.
+                await asyncio.shield(hashing)
             except StoreError as error:
                 self._on_error(error)
                 return

@@ -19,6 +19,9 @@ LARGEST_MANIFEST_BYTES = 256 * 1024
 TAG_RECORDS = 20_000
 """About 1 kB each."""
 
+ALONE = 0
+"""The stamp of all records where no other process changes them."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
@@ -49,8 +52,14 @@ class HotRecords:
             self._manifests.move_to_end(digest)
         return manifest
 
-    def keep_manifest(self, digest: Digest, manifest: StoredManifest) -> None:
-        """Keep a manifest that is stored."""
+    def manifest_stamp(self, digest: Digest) -> int:
+        """Return with what a manifest may be kept that is read from now on."""
+        del digest
+        return ALONE
+
+    def keep_manifest(self, digest: Digest, manifest: StoredManifest, stamp: int) -> None:
+        """Keep a manifest that is stored, with the stamp from before it was read."""
+        del stamp
         if len(manifest.body) > LARGEST_MANIFEST_BYTES:
             return
         self.drop_manifest(digest)
@@ -73,8 +82,14 @@ class HotRecords:
             self._tags.move_to_end(key)
         return record
 
-    def keep_tag(self, key: TagKey, record: TagRecord) -> None:
-        """Keep a tag record that is stored."""
+    def tag_stamp(self, key: TagKey) -> int:
+        """Return with what a tag record may be kept that is read from now on."""
+        del key
+        return ALONE
+
+    def keep_tag(self, key: TagKey, record: TagRecord, stamp: int) -> None:
+        """Keep a tag record that is stored, with the stamp from before it was read, or of its own change."""
+        del stamp
         self._tags[key] = record
         self._tags.move_to_end(key)
         if len(self._tags) > TAG_RECORDS:

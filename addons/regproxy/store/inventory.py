@@ -15,6 +15,7 @@ from regproxy.oci.references import References, references
 from regproxy.policy.access import Repository
 from regproxy.store.errors import translated
 from regproxy.store.eviction import Room
+from regproxy.store.growing import submit
 from regproxy.store.hot import HotRecords
 from regproxy.store.index import Index
 from regproxy.store.layout import Layout
@@ -136,14 +137,15 @@ class Inventory:
         await self._ledger.alter("forget sources", lambda index, _: index.discard(keys))
 
     async def verify(self, digest: Digest) -> bool:
-        """Hash one content anew; what is wrong is removed. True also for what has gone meanwhile."""
+        """Hash one content anew; what is wrong is removed. True also for what has gone or was stored anew meanwhile."""
+        file = await submit(self._hash_pool, self._layout.content_file, digest)
         if await is_true_to_name(self._hash_pool, self._layout, digest) or not self._layout.content(digest).exists():
             return True
         self._hot.drop_manifest(digest)
-        await self._ledger.drop(digest)
+        is_gone = await self._ledger.drop(digest, file)
         self._doubts.settle(digest)
         self._hot.drop_manifest(digest)
-        return False
+        return not is_gone
 
     # Pins.
 

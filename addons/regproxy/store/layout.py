@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regproxy.oci.digest import HEX_LENGTHS, Digest
-from regproxy.store.errors import StoreError
+from regproxy.store.errors import StoreError, translated
+
+type FileId = tuple[int, int]
+"""Inode and Unix time of the last write in nanoseconds: the number of an inode is soon given to another file."""
 
 CONTENT_NAME = re.compile(r"content/(sha256|sha512)/([0-9a-f]{2})/(\2[0-9a-f]+)")
 """A content file's name relative to the directory; nothing else is ever deleted on the index's word."""
@@ -41,6 +44,15 @@ class Layout:
     def content(self, digest: Digest) -> Path:
         """Return the file of finished content."""
         return self.directory / self.content_name(digest)
+
+    def content_file(self, digest: Digest) -> FileId | None:
+        """Return which file the content is now, None for none. StoreError."""
+        path = self.content(digest)
+        with translated("look at", path, "check the disk"):
+            try:
+                return file_id(path.lstat())
+            except FileNotFoundError:
+                return None
 
     def partial(self, digest: Digest) -> Path:
         """Return the file that is being filled."""
@@ -102,6 +114,11 @@ class Layout:
                     with contextlib.suppress(ValueError, FileNotFoundError):
                         if len(content.name) == length:
                             yield Digest(algorithm, content.name), content.stat()
+
+
+def file_id(status: os.stat_result) -> FileId:
+    """Return which file it is that has this status."""
+    return status.st_ino, status.st_mtime_ns
 
 
 def _entries(directory: Path) -> list[Path]:

@@ -9,9 +9,10 @@ from regproxy.oci.names import Registry
 from regproxy.policy.access import Openness, Repository
 from regproxy.store.access_table import AccessChanges
 from regproxy.store.eviction import Room
+from regproxy.store.hot import ALONE
 from regproxy.store.index import MAX_ACCEPT_VARIANTS, Index
 from regproxy.store.index_thread import IndexThread
-from regproxy.store.layout import on_disk_bytes
+from regproxy.store.layout import FileId, on_disk_bytes
 from regproxy.store.partial import PartialFile, write_scratch
 from regproxy.store.records import TagKey, content_key
 from regproxy.store.tag_history import TagChange, history_from_json, history_to_json
@@ -112,14 +113,15 @@ class Ledger(IndexThread):
         """Return the texts of all records of a tag by their keys."""
         return await self._read("look up a tag", lambda: self._index.texts_of_tag(registry, name, tag))
 
-    async def put_text(self, key: TagKey, text: str) -> None:
-        """Store the text of a tag record."""
+    async def put_text(self, key: TagKey, text: str) -> int | None:
+        """Store the text of a tag record; returns with what stamp it may be kept in memory, None for not at all."""
 
-        def put_text() -> None:
+        def put_text() -> int:
             self._index.forget_tag(key.registry, key.name, key.tag, keep=MAX_ACCEPT_VARIANTS - 1)
             self._index.put_text(key.text(), text, self._clock())
+            return ALONE
 
-        await self._change("remember a tag", put_text)
+        return await self._change("remember a tag", put_text)
 
     async def forget_tag(self, registry: str, name: str, tag: str) -> None:
         """Remove all records of a tag."""
@@ -221,18 +223,21 @@ class Ledger(IndexThread):
         """Make anew what somebody removed from below the open store: the index, the directories."""
         await self._change("look after the cache index", self._look_after)
 
-    async def drop(self, digest: Digest, inode: int | None = None) -> None:
-        """Remove content that is not what its name says; with `inode`, only if that is still its file."""
+    async def drop(self, digest: Digest, file: FileId | None) -> bool:
+        """Remove content that was found broken in this file, None for no file; returns whether it did.
 
-        def drop() -> None:
-            path = self._layout.content(digest)
-            if inode is not None and path.exists() and path.lstat().st_ino != inode:
-                return
+        Another one is there when somebody has stored the content anew since then: that stays.
+        """
+
+        def drop() -> bool:
+            if self._layout.content_file(digest) not in {file, None}:
+                return False
             self._room.unindexed.pop(digest, None)
-            path.unlink(missing_ok=True)
+            self._layout.content(digest).unlink(missing_ok=True)
             self._index.discard([content_key(digest)])
+            return True
 
-        await self._change("remove broken content", drop)
+        return await self._change("remove broken content", drop)
 
     # Hashing again what is stored.
 

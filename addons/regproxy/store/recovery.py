@@ -74,7 +74,7 @@ class Reconciled:
 def find_doubts(layout: Layout, ledger: Ledger) -> Doubts:
     """Look at the files if the store was not closed cleanly or its index is new. Blocks."""
     with translated("look for the end of the last run in", layout.directory, "check the disk"):
-        alive_until_s = _last_seen_alive_s(layout)
+        alive_until_s = last_seen_alive_s(layout)
         if alive_until_s is None and not ledger.rebuilt:
             return Doubts()
         known, doubts, unindexed_bytes = ledger.known_content(), Doubts(check_rows=True), {}
@@ -88,6 +88,16 @@ def find_doubts(layout: Layout, ledger: Ledger) -> Doubts:
         if alive_until_s is None and not doubts.unindexed:
             return Doubts()  # the first start
         return doubts
+
+
+def last_seen_alive_s(layout: Layout) -> float | None:
+    """Return the Unix time until which the last run may not have come to the disk; None when all of it has."""
+    with contextlib.suppress(FileNotFoundError):
+        return layout.heartbeat.stat().st_mtime
+    with contextlib.suppress(FileNotFoundError):
+        in_this_run = layout.stopped.read_text(errors="replace") == run_of_the_machine() != ""
+        return None if in_this_run else layout.stopped.stat().st_mtime
+    return None
 
 
 def beat(layout: Layout) -> None:
@@ -120,30 +130,21 @@ async def reconcile(doubts: Doubts, layout: Layout, ledger: Ledger, hash_pool: E
     right = removed = 0
     for digest in [*doubts.unindexed, *doubts.unverified.difference(doubts.unindexed)]:
         written_at_s = doubts.unindexed.get(digest, 0.0)
+        file = await submit(hash_pool, layout.content_file, digest)
         is_true = await is_true_to_name(hash_pool, layout, digest)
         if digest not in doubts.unindexed and digest not in doubts.unverified:
             continue  # stored anew while we looked
         if is_true:
             await ledger.adopt_found(digest, written_at_s)
-        else:
-            await ledger.drop(digest)
-        right, removed = right + is_true, removed + (not is_true)
+            right += 1
+        elif await ledger.drop(digest, file):
+            removed += 1
         doubts.settle(digest)
     rows = await submit(hash_pool, ledger.indexed_content)
     for first in range(0, len(rows), _ROWS_AT_A_TIME):
         await ledger.drop_rows_without_file(rows[first : first + _ROWS_AT_A_TIME])
     doubts.check_rows = False
     return Reconciled(right, removed)
-
-
-def _last_seen_alive_s(layout: Layout) -> float | None:
-    """Return the Unix time until which the last run may not have come to the disk; None when all of it has."""
-    with contextlib.suppress(FileNotFoundError):
-        return layout.heartbeat.stat().st_mtime
-    with contextlib.suppress(FileNotFoundError):
-        in_this_run = layout.stopped.read_text(errors="replace") == run_of_the_machine() != ""
-        return None if in_this_run else layout.stopped.stat().st_mtime
-    return None
 
 
 async def is_true_to_name(hash_pool: Executor, layout: Layout, digest: Digest) -> bool:

@@ -86,10 +86,9 @@ class Scrub:
         return len(due)
 
     async def _verify(self, digest: Digest) -> None:
-        path = self._layout.content(digest)
-        inode = await submit(self._hash_pool, lambda: path.lstat().st_ino if path.exists() else None)
-        if inode is None:
-            await self._ledger.drop(digest)
+        file = await submit(self._hash_pool, self._layout.content_file, digest)
+        if file is None:
+            await self._ledger.drop(digest, None)
             return
         try:
             reason = None if await self._hash(digest) == digest.hex else "it hashes to something else"
@@ -98,8 +97,8 @@ class Scrub:
         if reason is None:
             await self._ledger.note_hashed(digest)
             return
-        await self._ledger.drop(digest, inode)
-        _logger.error("stored content %s is broken (%s): removed, the next pull fetches it anew", digest, reason)
+        if await self._ledger.drop(digest, file):
+            _logger.error("stored content %s is broken (%s): removed, the next pull fetches it anew", digest, reason)
 
     async def _hash(self, digest: Digest) -> str:
         loop = asyncio.get_running_loop()

@@ -164,6 +164,31 @@ async def test_a_failing_hash_is_reported(grown: Grown) -> None:
     assert len(grown.errors) == 1
 
 
+async def test_the_next_one_may_have_the_file_when_it_was_stopped_while_hashing(
+    grown: Grown, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that hashes holds the file, with its lock, until it is done."""
+    began, gate = threading.Event(), threading.Event()
+
+    def slow_hash(self: PartialFile, *_: object) -> None:
+        with self._in_use():
+            began.set()
+            gate.wait(10)
+
+    monkeypatch.setattr(PartialFile, "hash_into", slow_hash)
+    await grown.file.claim_space(4)
+    await grown.file.write_at(0, [b"good"])
+    grown.file.start_verifier()
+    await asyncio.to_thread(began.wait, 10)
+    asyncio.get_running_loop().call_later(0.2, gate.set)
+    await grown.file.stop()
+    grown.file.put_down(len(BODY), None, readable=False)
+
+    reopened = PartialFile.reopen(layout, Digest.of(BODY))
+    assert reopened is not None
+    reopened[0].close()
+
+
 async def test_space_grows_in_steps_when_the_size_is_unknown(grown: Grown, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cap is asked a few times and not once per chunk, and a small blob does not push out a large one."""
     monkeypatch.setattr(growing_module, "SMALLEST_STEP_BYTES", 1000)

@@ -30,10 +30,10 @@ def test_the_least_recently_used_manifest_goes_when_the_bytes_are_used_up() -> N
         manifest(seed, hot.LARGEST_MANIFEST_BYTES) for seed in range(hot.MANIFESTS_BYTES // hot.LARGEST_MANIFEST_BYTES)
     ]
     for digest, stored in kept:
-        records.keep_manifest(digest, stored)
+        records.keep_manifest(digest, stored, hot.ALONE)
     records.manifest(kept[0][0])
     late_digest, late = manifest(9999, hot.LARGEST_MANIFEST_BYTES)
-    records.keep_manifest(late_digest, late)
+    records.keep_manifest(late_digest, late, hot.ALONE)
 
     assert records.manifest(kept[0][0]) == kept[0][1]
     assert records.manifest(kept[1][0]) is None
@@ -44,7 +44,7 @@ def test_a_very_large_manifest_is_left_to_the_disk() -> None:
     """It would push many others out."""
     records = HotRecords()
     digest, stored = manifest(1, hot.LARGEST_MANIFEST_BYTES + 4)
-    records.keep_manifest(digest, stored)
+    records.keep_manifest(digest, stored, hot.ALONE)
 
     assert records.manifest(digest) is None
 
@@ -54,7 +54,7 @@ def test_keeping_the_same_manifest_again_does_not_count_twice() -> None:
     records = HotRecords()
     digest, stored = manifest(1)
     for _ in range(3):
-        records.keep_manifest(digest, stored)
+        records.keep_manifest(digest, stored, hot.ALONE)
     records.drop_manifest(digest)
 
     assert records.manifest(digest) is None
@@ -65,7 +65,7 @@ def test_a_forgotten_tag_is_gone_for_all_kinds_of_clients_and_others_stay() -> N
     """A push moves the tag whatever media types are accepted."""
     records = HotRecords()
     for key in (tag_key("latest"), tag_key("latest", "x/y"), tag_key("v1")):
-        records.keep_tag(key, RECORD)
+        records.keep_tag(key, RECORD, hot.ALONE)
     records.drop_tag("quay.io", "team/app", "latest")
 
     assert records.tag(tag_key("latest")) is None
@@ -77,7 +77,7 @@ def test_tag_records_are_bounded() -> None:
     """The oldest one goes."""
     records = HotRecords()
     for number in range(hot.TAG_RECORDS + 1):
-        records.keep_tag(tag_key(f"t{number}"), RECORD)
+        records.keep_tag(tag_key(f"t{number}"), RECORD, hot.ALONE)
 
     assert records.tag(tag_key("t0")) is None
     assert records.tag(tag_key("t1")) == RECORD

@@ -95,8 +95,8 @@ class CrewAccessBook(AccessBook):
 
     def bind(self, repository: Repository, digest: Digest, given: int) -> None:
         """Note that a repository has a content, and to whom it gave it."""
+        self._learn(repository)
         super().bind(repository, digest, given)
-        self._flush_soon()
 
     def unbind(self, repository: Repository, digest: Digest) -> None:
         """Note that a repository has a content no more; for the other workers that is as a refusal."""
@@ -111,8 +111,7 @@ class CrewAccessBook(AccessBook):
     async def flush(self) -> None:
         """Write what was learnt; nothing of it waits when this returns. Raises StoreError."""
         async with self._flushing:
-            while self._changes or self._refused:
-                learnt = self._take()
+            while learnt := self._take():
                 self._writing = learnt
                 try:
                     await self._ledger.write_access(learnt)
@@ -121,6 +120,13 @@ class CrewAccessBook(AccessBook):
                     raise
                 finally:
                     self._writing = LearntChanges()
+
+    def close(self) -> None:
+        """Write what was learnt. Blocks; raises StoreError."""
+        assert isinstance(self._writing, LearntChanges)
+        self._give_back(self._writing)
+        if learnt := self._take():
+            self._ledger.write_access_now(learnt)
 
     # What is on its way to another worker.
 

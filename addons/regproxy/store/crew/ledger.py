@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from regproxy.oci.digest import Digest
-from regproxy.policy.access import CLOSED, NEVER_S, Repository
+from regproxy.policy.access import CLOSED, NEVER_S, Given, Repository
 from regproxy.store.access_table import AccessChanges
 from regproxy.store.clock_jumps import LEAST_JUMP_S
 from regproxy.store.crew.hot import tag_parts
 from regproxy.store.crew.room import CrewRoom
 from regproxy.store.crew.sharing import LockFile
-from regproxy.store.crew.stamps import CLOCK_OFFSET, FORGOTTEN_TAGS, INDEX_DEVICE, INDEX_INODE, LOOKED_AT_EPOCH, Stamps
+from regproxy.store.crew.stamps import CLOCK_OFFSET, FORGOTTEN_TAGS, INDEX_DEVICE, INDEX_INODE, LOST, Stamps
 from regproxy.store.eviction import Room, Usage
 from regproxy.store.index import MAX_ACCEPT_VARIANTS, Index
 from regproxy.store.layout import Layout
@@ -36,6 +36,9 @@ class LearntChanges(AccessChanges):
     """The stamp of a repository when something was first learnt of it."""
     refused: set[Repository] = field(default_factory=set)
     """Where somebody was refused."""
+
+    def __bool__(self) -> bool:
+        return bool(self.refused) or super(LearntChanges, self).__bool__()
 
     def set_back(self, by_s: float) -> "LearntChanges":
         """Return them by a clock that was set back by so many seconds."""
@@ -81,17 +84,23 @@ class CrewLedger(Ledger):
         """Protect the partial file of a starting ingest; returns whether there may be one to resume."""
         return await self._change("resume content", lambda: self._room.claim(digest))
 
-    async def put_text(self, key: TagKey, text: str) -> None:
-        """Store the text of a tag record, unless a tag was forgotten since this was asked for."""
+    async def put_text(self, key: TagKey, text: str) -> int | None:
+        """Store the text of a tag record, unless a tag was forgotten since this was asked for.
+
+        Returns with what stamp it may be kept in memory, None for not at all.
+        """
         asked_at = self._stamps.current(FORGOTTEN_TAGS)
+        number = self._stamps.number(*tag_parts(key.registry, key.name, key.tag))
 
-        def put_text() -> None:
-            if self._stamps.current(FORGOTTEN_TAGS) == asked_at:
-                self._index.forget_tag(key.registry, key.name, key.tag, keep=MAX_ACCEPT_VARIANTS - 1)
-                self._index.put_text(key.text(), text, self._clock())
-                self._stamps.change(self._stamps.number(*tag_parts(key.registry, key.name, key.tag)))
+        def put_text() -> int | None:
+            if self._stamps.current(FORGOTTEN_TAGS) != asked_at:
+                return None
+            self._index.forget_tag(key.registry, key.name, key.tag, keep=MAX_ACCEPT_VARIANTS - 1)
+            self._index.put_text(key.text(), text, self._clock())
+            self._stamps.change(number)
+            return self._stamps.current(number)
 
-        await self._change("remember a tag", put_text)
+        return await self._change("remember a tag", put_text)
 
     async def forget_tag(self, registry: str, name: str, tag: str) -> None:
         """Remove all records of a tag."""
@@ -156,7 +165,7 @@ class CrewLedger(Ledger):
         for number, part in zip((INDEX_DEVICE, INDEX_INODE), self._file.identity, strict=True):
             self._stamps.set_word(number, part)
         if is_new:
-            self._stamps.set_word(LOOKED_AT_EPOCH, 0)
+            self._stamps.change(LOST)
 
     def _is_agreed(self) -> bool:
         return self._file.identity == (self._stamps.word(INDEX_DEVICE), self._stamps.word(INDEX_INODE))
@@ -263,13 +272,20 @@ def repository_parts(repository: Repository) -> tuple[str, ...]:
 
 
 def without_rights(changes: LearntChanges, overtaken: set[Repository]) -> AccessChanges:
-    """Leave out what would let somebody read, where a refusal may be newer."""
+    """Leave out what would let somebody read, where a refusal may be newer.
+
+    Content stays bound, for nobody: without any binding it would be of unknown origin, which anybody may claim.
+    """
     return replace(
         changes,
         repositories={
             repository: CLOSED if repository in overtaken else openness
             for repository, openness in changes.repositories.items()
             if repository not in overtaken or repository in changes.refused
+        },
+        bindings={
+            (repository, digest): Given.NOWHERE if repository in overtaken else given
+            for (repository, digest), given in changes.bindings.items()
         },
         proofs={
             (repository, client): at_s

@@ -16,6 +16,9 @@ from regproxy.store.crew.stamps import Stamps
 from regproxy.store.errors import translated
 from regproxy.store.layout import DIRECTORY_MODE, FILE_MODE
 
+_CLOSED = -1
+"""Instead of a file descriptor."""
+
 
 class Claim(Protocol):
     """A claim to what is done by one worker at a time."""
@@ -84,15 +87,17 @@ class LockFile:
         """Lock the file that has the name now: somebody may have emptied the directory."""
         while True:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 if os.path.samestat(os.fstat(self._fd), self.path.stat()):
                     return
-            os.close(self._fd)
-            self.path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-            self._fd = self._open()
+            fcntl.flock(self._fd, fcntl.LOCK_UN)  # others may still wait for it, and this may fail
+            opened, stale = self._open(), self._fd
+            self._fd = opened
+            os.close(stale)
 
     def _open(self) -> int:
         with translated("open the lock", self.path, "check the owner of the cache directory"):
+            self.path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
             return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
 
     def is_last(self) -> bool:
@@ -112,8 +117,10 @@ class LockFile:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Close it, and let go."""
-        os.close(self._fd)
+        """Close it, and let go; once is enough."""
+        fd, self._fd = self._fd, _CLOSED
+        if fd != _CLOSED:
+            os.close(fd)
 
 
 def claim_name(digest: Digest) -> str:

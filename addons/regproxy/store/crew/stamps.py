@@ -18,7 +18,7 @@ FORGOTTEN_TAGS = 2
 DOUBTED_FROM, DOUBTED_UNTIL = 3, 4
 """Unix times in seconds: content that was written between them may be broken (`recovery`); 0 for none."""
 LOOKED_AT_EPOCH = 5
-"""The epoch in which was last looked for what workers that died have left."""
+"""The stamp of `LOST` from before was last looked for what workers have left. Written by the housekeeper only."""
 NOT_FOUND = 6
 """Changed with every write that a worker has let through."""
 PINS = 7
@@ -30,6 +30,8 @@ CLOCK_OFFSET = 18
 """By how many milliseconds the wall clock, as the index's times have it, is ahead of the machine's monotonic one."""
 RESTING_UNTIL = 19
 """Until when no download is stored after the disk has failed one, in milliseconds of the monotonic clock."""
+LOST = 20
+"""Changed by a worker that lost rows of the index, or could not close it: there is something to look for."""
 _FIRST_OF_KEYS = 64
 _BOARD_WORDS = 64 * 1024 + 64
 """What of the shared memory is stamps; behind it are other things (`engine.board`)."""

@@ -18,7 +18,7 @@ from regproxy.store.crew.flights import CrewFlights
 from regproxy.store.crew.hot import CrewHotRecords
 from regproxy.store.crew.ledger import CrewLedger
 from regproxy.store.crew.sharing import LockFile, Sharing
-from regproxy.store.crew.stamps import DOUBTED_FROM, DOUBTED_UNTIL, EPOCH, FORGOTTEN_TAGS, LOOKED_AT_EPOCH
+from regproxy.store.crew.stamps import DOUBTED_FROM, DOUBTED_UNTIL, FORGOTTEN_TAGS, LOOKED_AT_EPOCH, LOST
 from regproxy.store.directory import MIN_FREE_BYTES
 from regproxy.store.errors import translated
 from regproxy.store.eviction import Usage
@@ -26,7 +26,7 @@ from regproxy.store.flights import Flights
 from regproxy.store.layout import on_disk_bytes
 from regproxy.store.ledger import Ledger
 from regproxy.store.records import content_key
-from regproxy.store.recovery import UNSETTLED_S, Doubts, beat_no_more, find_doubts
+from regproxy.store.recovery import UNSETTLED_S, Doubts, beat_no_more, find_doubts, last_seen_alive_s
 
 _logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class CrewStore(Store):
         super().__init__(directory, cap_bytes, inactive_s, min_free_bytes, clock)
         self._sharing, self._stamps = sharing, sharing.stamps
         self._hot = CrewHotRecords(self._stamps)
-        self._is_first = self._keeps_house = False
+        self._is_first = self._keeps_house = self._is_settled = False
         self._opening: LockFile | None = None
         self._users: LockFile | None = None
 
@@ -72,12 +72,15 @@ class CrewStore(Store):
             users.join()
 
     def close(self) -> None:
-        """Close as `Store.close`."""
+        """Close as `Store.close`; what could not be closed cleanly, those who stay look for."""
         if self._opening is None or self._users is None:
             return
+        self._is_settled = False
         try:
             super().close()
         finally:
+            if not self._is_settled:
+                self._stamps.change(LOST)
             for lock in (self._users, self._opening):
                 lock.close()
             self._opening = self._users = None
@@ -99,11 +102,12 @@ class CrewStore(Store):
         await ledger.take_orphans()
         if not self._keeps_house:
             await self.access.flush()
-            ledger.take_unindexed()  # the housekeeper looks for them
+            if ledger.take_unindexed():
+                self._stamps.change(LOST)
             if not self._stamps.word(DOUBTED_FROM):
                 self._doubts.unverified.clear()
             return
-        epoch = self._stamps.word(EPOCH)
+        lost = self._stamps.current(LOST)
         if not self._has_looked():
             await asyncio.to_thread(self._look_for_lost_rows)
             outcome = await self.reconcile()
@@ -114,7 +118,7 @@ class CrewStore(Store):
                     outcome.removed,
                 )
         await super().tidy()
-        self._stamps.set_word(LOOKED_AT_EPOCH, epoch)
+        self._stamps.set_word(LOOKED_AT_EPOCH, lost)
         self._stamps.set_word(DOUBTED_FROM, 0)
 
     async def housekeeping(self, interval_s: float = HOUSEKEEPING_INTERVAL_S) -> None:
@@ -140,7 +144,7 @@ class CrewStore(Store):
             self._upkeep.early.set()
 
     def _has_looked(self) -> bool:
-        return self._stamps.word(EPOCH) == self._stamps.word(LOOKED_AT_EPOCH)
+        return self._stamps.current(LOST) == self._stamps.word(LOOKED_AT_EPOCH)
 
     async def look_at_usage(self) -> Usage:
         """Return what the store takes now, whoever changed it last."""
@@ -174,13 +178,12 @@ class CrewStore(Store):
         if not self._is_first:
             return Doubts(unverified=self._doubted())
         with translated("look for the end of the last run in", self._layout.directory, "check the disk"):
-            heartbeat = self._layout.heartbeat
-            alive_until_s = heartbeat.stat().st_mtime if heartbeat.exists() else None
+            alive_until_s = last_seen_alive_s(self._layout)
         doubts = find_doubts(self._layout, ledger)
         if alive_until_s is not None and doubts:
             self._stamps.set_word(DOUBTED_UNTIL, int(self._clock()) + 1)
             self._stamps.set_word(DOUBTED_FROM, max(1, int(alive_until_s - UNSETTLED_S)))
-        self._stamps.set_word(LOOKED_AT_EPOCH, self._stamps.word(EPOCH))
+        self._stamps.set_word(LOOKED_AT_EPOCH, self._stamps.current(LOST))
         return doubts
 
     def _doubted(self) -> set[Digest]:
@@ -199,11 +202,14 @@ class CrewStore(Store):
         self._doubts.check_rows = True
 
     def _beat_no_more(self) -> None:
-        """Say that the store was closed cleanly, if this was the last worker and none has died unlooked for."""
+        """Say that the store was closed cleanly, if this was the last worker and none has left anything to look for."""
         assert self._opening is not None
         assert self._users is not None
-        is_clean = self._has_looked() and not self._doubts
+        if self._doubts.unindexed or self._doubts.check_rows:
+            return
+        self._is_settled = True
         with self._opening.alone():
             self._users.leave()
-            if is_clean and not self._stamps.word(DOUBTED_FROM) and self._users.is_last():
+            is_sure = not self._doubts and not self._stamps.word(DOUBTED_FROM)
+            if is_sure and self._users.is_last() and self._has_looked():
                 beat_no_more(self._layout)

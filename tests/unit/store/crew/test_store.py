@@ -272,11 +272,12 @@ class TestMemory:
         with crew_of_stores(tmp_path) as (one, two):
             await one.store.put_tag_record(KEY, record())
             assert two.store.recall_tag(KEY) is None
+            before = two.store._hot.tag_stamp(KEY)
             old = await two.store._ledger.text(KEY)  # type: ignore[union-attr]
             assert old is not None
             await one.store.put_tag_record(KEY, record(2.0))
             assert two.store.recall_tag(KEY) is None
-            two.store._hot.keep_tag(KEY, TagRecord.from_json(old))
+            two.store._hot.keep_tag(KEY, TagRecord.from_json(old), before)
             assert two.store.recall_tag(KEY) is None
 
     async def test_memory_counts_no_more_when_a_worker_has_died(self, tmp_path: Path) -> None:
