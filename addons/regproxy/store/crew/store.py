@@ -134,7 +134,8 @@ class CrewStore(Store):
         waiting = asyncio.get_running_loop().create_task(wait_for_turn())
         try:
             await asyncio.wait([waiting], timeout=FIRST_WORD_S)
-            await super().housekeeping(interval_s)
+            if self.is_open:
+                await super().housekeeping(interval_s)
         finally:
             waiting.cancel()
 

@@ -379,6 +379,16 @@ class TestOpenAndClose:
             two.store.close()
             assert not heartbeat.exists()
 
+    async def test_it_is_closed_before_anybody_has_said_who_keeps_house(self, tmp_path: Path) -> None:
+        """At a TERM soon after the start; housekeeping ends by itself."""
+        with crew_of_stores(tmp_path) as (one, two):
+            one.latency_s = 60.0
+            house = asyncio.ensure_future(one.store.housekeeping())
+            await asyncio.sleep(0)
+            for each in (one, two):
+                each.store.close()
+            await house
+
     async def test_an_unclean_end_is_doubted_by_all(self, tmp_path: Path) -> None:
         """Until the one that keeps house has hashed what was written before it."""
         with crew_of_stores(tmp_path) as (one, _):
