@@ -109,16 +109,27 @@ class TestLarge:
             lab.other_storage.blob_file(digest).unlink()
 
 
+def resumed_at(field: str, size_bytes: int) -> int:
+    """Return where a Range to the end begins: what a broken connection brought last may be lost with it."""
+    unit, _, asked = field.partition("=")
+    start, _, last = asked.partition("-")
+    assert (unit, int(last)) == ("bytes", size_bytes - 1)
+    return int(start)
+
+
 class TestBroken:
     def test_a_cut_is_resumed_where_it_was(self, proxy: Proxy, origin: Origin) -> None:
         """Each time the upstream cuts the blob, the proxy asks for what is missing, and the client notices nothing."""
         body, digest = make_blob()
-        # slow, so that all bytes before the cut have been read when it comes
+        # slow, so that most bytes before the cut have been read when it comes
         reply = Reply(body, etag='"strong"', cut_after_bytes=300_000, rate_bytes_per_s=3_000_000)
         origin.serve(blob_path(digest), reply, reply, Reply(body, etag='"strong"'))
         assert proxy.client().get(f"https://{ORIGIN}{blob_path(digest)}").body == body
-        ranges = [request.range for request in origin.log.requests()]
-        assert ranges == ["", "bytes=300000-999999", "bytes=600000-999999"]
+        first, *resumed = (request.range for request in origin.log.requests())
+        assert first == ""
+        offsets = [resumed_at(field, len(body)) for field in resumed]
+        assert 0 < offsets[0] <= 300_000
+        assert all(before < after <= before + 300_000 for before, after in itertools.pairwise(offsets))
 
     @pytest.mark.parametrize(
         "second",
@@ -136,7 +147,7 @@ class TestBroken:
         cut = Reply(body, etag='"first"', cut_after_bytes=300_000, rate_bytes_per_s=3_000_000)
         origin.serve(blob_path(digest), cut, second(body))
         assert proxy.client().get(f"https://{ORIGIN}{blob_path(digest)}").body == body
-        assert origin.log.requests()[1].range == "bytes=300000-999999"
+        assert 0 < resumed_at(origin.log.requests()[1].range, len(body)) <= 300_000
 
     def test_an_upstream_down_for_two_seconds_in_a_body_is_waited_for(self, proxy: Proxy, origin: Origin) -> None:
         """The scripted origin goes away in the middle and comes back 2 s later: one request with Range, right bytes."""
