@@ -154,7 +154,7 @@ class TestBroken:
         body, digest = make_blob()
         origin.serve(blob_path(digest), Reply(body, hold_after_bytes=400_000), Reply(body))
         with proxy.client().stream("GET", f"https://{ORIGIN}{blob_path(digest)}") as response:
-            first = response.read(1)
+            first = response.read(400_000)  # hence the proxy has them
             origin.stop()
             time.sleep(2)  # how long the outage lasts, not a wait for something
             origin.start()

@@ -287,6 +287,7 @@ class Flaky:
 
     def __init__(self, retry_after: str) -> None:
         self.asked_at_s: list[float] = []
+        self.ingest: Ingest | None = None
         self._retry_after = retry_after
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -298,7 +299,8 @@ class Flaky:
                 response.content_length = len(BLOB)
                 await response.prepare(request)
                 await response.write(BLOB[:1000])
-                await asyncio.sleep(0.05)
+                while self.ingest is None or self.ingest.arrived_bytes < 1000:  # noqa: ASYNC110 - it has no event for this
+                    await asyncio.sleep(0.01)
                 assert request.transport is not None
                 request.transport.close()
                 return response
@@ -320,7 +322,7 @@ class TestBlobs:
         opened.close()
 
     @staticmethod
-    async def download(store: Store, world: World) -> None:
+    async def download(store: Store, world: World, flaky: Flaky) -> None:
         """Fill a blob and wait for what it comes to."""
         url = Url("http", "registry.test", world.registry.port, "/v2/a/x")
         request = UpstreamRequest("GET", url, (), access=Access("a"))
@@ -328,13 +330,14 @@ class TestBlobs:
         async def fetch(ingest: Ingest) -> None:
             await fill(ingest, request, world.upstream)
 
-        await store.join_or_start(Digest.of(BLOB), fetch).verified()
+        flaky.ingest = store.join_or_start(Digest.of(BLOB), fetch)
+        await flaky.ingest.verified()
 
     async def test_a_download_waits_as_long_as_it_was_told(self, open_world: Open, store: Store) -> None:
         """A second, not the pause of a broken connection."""
         world = await open_world()
         flaky = world.registry_speaks = Flaky("1")
-        await self.download(store, world)
+        await self.download(store, world, flaky)
         assert len(flaky.asked_at_s) == 3
         assert flaky.asked_at_s[2] - flaky.asked_at_s[1] >= 1.0
 
@@ -343,5 +346,5 @@ class TestBlobs:
         world = await open_world()
         flaky = world.registry_speaks = Flaky("3000")
         with pytest.raises(UpstreamUnavailable, match="asked again in 3000 s"):
-            await self.download(store, world)
+            await self.download(store, world, flaky)
         assert len(flaky.asked_at_s) == 2
