@@ -21,7 +21,7 @@ ROOM_MAY_IMPORT = {
     "store": {"oci", "policy"},
     "origin": {"oci", "policy"},
     "engine": {"oci", "policy"},
-    "shared": {"oci", "policy", "store"},
+    "shared": {"oci", "policy", "store", "origin"},
     "stack": {"oci", "policy", "settings", "store", "shared", "origin", "engine"},
     "cli": {"oci"},
     ENTRY: {"oci", "policy", "settings", "store", "shared", "origin", "engine", "stack"},

@@ -1,10 +1,11 @@
 """What the bucket has answered a moment ago, and what it is asked just now: once for all who want to know it."""
 
-import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable
-from functools import partial
+from typing import Any
+
+from regproxy.origin.single_flight import SingleFlight
 
 ASKED_S = 3.0
 """How long an answer of the bucket stands: one pull asks for the same a dozen times."""
@@ -17,27 +18,22 @@ class Lately[Key: Hashable, Answer]:
 
     def __init__(self) -> None:
         self._answered: OrderedDict[Key, tuple[float, Answer]] = OrderedDict()
-        self._running: dict[Key, asyncio.Task[Answer]] = {}
+        self._running: SingleFlight[Key, Answer] = SingleFlight()
 
-    async def ask(self, key: Key, question: Callable[[], Coroutine[None, None, Answer]]) -> Answer:
+    async def ask(self, key: Key, question: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
         """Return the answer of a moment ago, or wait for one. Raises what the question does.
 
-        It goes on when a client gives up; what has failed is asked again by the next.
+        What has failed is asked again by the next.
         """
         answered = self._answered.get(key)
         if answered is not None and time.monotonic() - answered[0] < ASKED_S:
             return answered[1]
-        running = self._running.get(key)
-        if running is None:
-            running = self._running[key] = asyncio.get_running_loop().create_task(question())
-            running.add_done_callback(partial(self._ended, key))
-        return await asyncio.shield(running)
+        return await self._running.run(key, lambda: self._ask(key, question))
 
-    def _ended(self, key: Key, task: asyncio.Task[Answer]) -> None:
-        del self._running[key]
-        if task.cancelled() or task.exception() is not None:
-            return
-        self._answered[key] = time.monotonic(), task.result()
+    async def _ask(self, key: Key, question: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+        answer = await question()
+        self._answered[key] = time.monotonic(), answer
         self._answered.move_to_end(key)
         if len(self._answered) > _MOST:
             self._answered.popitem(last=False)
+        return answer

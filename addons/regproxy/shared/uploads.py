@@ -238,8 +238,7 @@ class Uploads:
             )
             about = About(stored.size_bytes, media_type, b"".join(sums))
         await self._access.write_holders(digest)
-        with contextlib.suppress(ConditionFailed):
-            await self._records.write(about_path(digest), about.to_json())
+        await self._records.write(about_path(digest), about.to_json())
         self._content.written(digest)
         self._content.counts.written += 1
         self._content.counts.written_bytes += stored.size_bytes
