@@ -114,19 +114,22 @@ class TestCounts:
         """One pull at each worker; each worker tells of all, and what the cache takes once."""
         body, digest = make_blob(200_000)
         origin.serve(f"/v2/app/blobs/{digest}", Reply(body))
-        pattern = r'registry_proxy_requests_total\{.*request_class="blob-by-digest"'
+        pattern = r"registry_proxy_requests_total\{.*HIT"
 
-        def reads(connection: HTTPConnection) -> float:
+        def hits(connection: HTTPConnection) -> float:
             return sample(page(connection, "/metrics"), pattern)
 
         with one_connection_each(proxy, WORKERS) as connections:
-            before = reads(next(iter(connections.values())))
+            first = next(iter(connections.values()))
+            assert got(first, f"/v2/app/blobs/{digest}") == (200, body)
+            wait_until(lambda: ask(first, "GET", "/status")["ingests"] == [], "it is stored")
+            before = hits(first)
             for connection in [*connections.values()] * 2:
                 assert got(connection, f"/v2/app/blobs/{digest}") == (200, body)
             for connection in connections.values():
                 wait_until(
-                    lambda connection=connection: reads(connection) == before + 2 * WORKERS,  # type: ignore[misc]
-                    "the reads of all workers",
+                    lambda connection=connection: hits(connection) == before + 2 * WORKERS,  # type: ignore[misc]
+                    "the hits of all workers",
                 )
                 text = page(connection, "/metrics")
                 assert sample(text, "registry_proxy_active_clients ") == 1
