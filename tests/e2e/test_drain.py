@@ -190,10 +190,11 @@ def test_a_worker_that_others_follow_is_waited_for(start_proxy: StartProxy, orig
     origin.serve(PATH, Reply(BODY, hold_after_bytes=HELD_AT_BYTES, gate=gate))
     with one_connection_each(proxy, 2) as connections:
         (fetching, first), (_, second) = connections.items()
-        for each in (first, second):
-            each.request("GET", f"/v2/{origin.name}{PATH.removeprefix('/v2')}")
+        target = f"/v2/{origin.name}{PATH.removeprefix('/v2')}"
+        first.request("GET", target)
         answer = first.getresponse()
         answer.read(SEEN_BYTES)
+        second.request("GET", target)
         with second.getresponse() as response:
             begin = response.read(SEEN_BYTES)
             answer.close()

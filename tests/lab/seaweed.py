@@ -104,7 +104,13 @@ class Seaweed:
         )
 
     def settings(self, bucket: str, *, at: Address | None = None, prefix: str = "cache") -> Mapping[str, str]:
-        """Return what leads a proxy to a bucket, by the engine's own address or another one that leads there."""
+        """Return what leads a proxy to a bucket, by the engine's own address or another one that leads there.
+
+        The bucket has room for objects by then: on a busy machine to make it takes longer than a proxy waits.
+        """
+        made = self.bucket(bucket)
+        obstore.put(made, "first", b"the first byte needs a place")
+        obstore.delete(made, "first")
         return {
             "STORE_URL": f"s3://{bucket}/{prefix}?endpoint=http://{at or self.address}&region=us-east-1",
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,

@@ -8,6 +8,7 @@ the bucket does not give (it fails, stalls, has wrong bytes) is left missing, an
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 from regproxy.oci.digest import Digest
 from regproxy.oci.manifest_form import manifest_media_type
@@ -165,7 +166,11 @@ class SharedContent:
         )
         self.counts.reads[Read.WRONG] += 1
         self.distrusted.add(digest)
-        self._errands.add(f"remove {digest}", lambda: self._records.remove([about_path(digest), content_path(digest)]))
+        self._errands.add(f"remove {digest}", lambda: self._remove_wrong(digest))
+
+    async def _remove_wrong(self, digest: Digest) -> None:
+        with suppress(BucketDown):  # not later: it may have been written anew by then
+            await self._records.remove([about_path(digest), content_path(digest)])
 
 
 class _Pieces:

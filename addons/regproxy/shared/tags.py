@@ -129,18 +129,24 @@ class SharedTags:
             self._errands.add(tag_path(key), lambda: self._write(key, record))
 
     async def forget(self, registry: str, name: str, tag: str) -> bool:
-        """Forget a tag, for all kinds of clients: it was pushed, deleted, or is gone. Whether the others know."""
+        """Forget a tag, for all kinds of clients: it was pushed, deleted, or is gone.
+
+        Whether the others know; if not, they are told as soon as the bucket answers.
+        """
         at_s = time.time()
         self.hear_forgotten((registry, name, tag), at_s)
         self.on_forgotten(registry, name, tag, at_s)
-        with suppress(BucketDown, TimeoutError):
-            async with asyncio.timeout(FORGET_LIMIT_S):
-                await self._records.remove_below(tag_prefix(registry, name, tag))
-                return True
-        return False
+        prefix = tag_prefix(registry, name, tag)
+        try:
+            await self._remove_below(prefix)
+        except BucketDown:
+            self._errands.add(f"{prefix} forget", lambda: self._remove_below(prefix))
+            return False
+        return True
 
     def hear_forgotten(self, tag: tuple[str, ...], at_s: float) -> None:
         """Believe no record of a tag for which a registry was asked before this Unix time, by any replica's clock."""
+        self._errands.drop(tag_prefix(*tag))
         self._forgotten_at_s[tag] = at_s
         self._forgotten_at_s.move_to_end(tag)
         if len(self._forgotten_at_s) > _MOST_FORGOTTEN:
@@ -190,6 +196,13 @@ class SharedTags:
         if stored is not None and record.checked_at_s - stored.checked_at_s < (0 if is_new else WORTH_S):
             return
         await self._records.replace(tag_path(key), TagState(record).to_json(), found)
+
+    async def _remove_below(self, prefix: str) -> None:
+        try:
+            async with asyncio.timeout(FORGET_LIMIT_S):
+                await self._records.remove_below(prefix)
+        except TimeoutError as error:
+            raise BucketDown from error
 
     async def _read(self, key: TagKey) -> tuple[Found[TagState] | None, TagState]:
         """Return what is there, and what counts of it: not what is older than a push through this proxy."""

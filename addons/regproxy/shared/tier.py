@@ -56,7 +56,7 @@ class SharedTier:
             f"the shared store {name} takes what is pulled",
             probe.write,
         )
-        self._errands = Errands()
+        self._errands = Errands(lambda: self.is_up)
         records = SealedRecords(bucket, self.reading, self.writing, seal)
         self.access = SharedAccess(store, records, self._errands, access_ttl_s)
         self.tags = SharedTags(store, records, self._errands, self._before_telling)
@@ -106,7 +106,8 @@ class SharedTier:
             tasks.create_task(self.reading.keep_looking())
             tasks.create_task(self.writing.keep_looking())
             tasks.create_task(self.uploads.run())
-            tasks.create_task(self.access.run(self._claim, lambda: self.reading.is_up and self.writing.is_up))
+            tasks.create_task(self._errands.run())
+            tasks.create_task(self.access.run(self._claim, lambda: self.is_up))
 
     async def purge(self, tags: Iterable[tuple[str, str, str]], contents: Iterable[Digest]) -> bool:
         """Remove on an operator's word what is said of tags, and contents; whether all of it is gone.
@@ -138,14 +139,19 @@ class SharedTier:
         await self.uploads.hurry(digest)
 
     @property
+    def is_up(self) -> bool:
+        """Whether the bucket answers, and takes what is written."""
+        return self.reading.is_up and self.writing.is_up
+
+    @property
     def due(self) -> int:
         """How many writes the end of the process should wait for: none that the bucket does not take now."""
-        if not (self.reading.is_up and self.writing.is_up):
+        if not self.is_up:
             return 0
         return self.uploads.due + max(self._errands.pending, self.access.untold)
 
     async def idle(self) -> None:
-        """Wait until all records that are to be written are."""
+        """Wait until all records that are to be written are, or the bucket takes none."""
         await self._errands.idle()
 
     def close(self) -> None:

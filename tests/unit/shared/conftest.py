@@ -28,6 +28,7 @@ class ShakyBucket(Bucket):
         super().__init__(memory, memory)
         self.memory = memory
         self.fails = False
+        self.fails_to: set[str] = set()
         self.asked: list[str] = []
 
     def names(self) -> list[str]:
@@ -37,7 +38,7 @@ class ShakyBucket(Bucket):
     def __getattribute__(self, name: str) -> Any:
         if name in {"get", "put", "download", "upload", "delete", "names_below", "size_of"}:
             self.asked.append(name)
-            if self.fails:
+            if self.fails or name in self.fails_to:
                 raise BucketError("it answered 503")
         return super().__getattribute__(name)
 

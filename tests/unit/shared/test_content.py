@@ -18,6 +18,7 @@ from regproxy.shared.records import PIECE_BYTES
 from regproxy.shared.tier import SharedTier
 from regproxy.store.ingest import Ingest
 from unit.shared.conftest import Replica, ShakyBucket
+from unit.shared.test_uploads_of_workers import stop, until
 
 APP = Repository(Registry("quay.io", 443), "team/app")
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -96,6 +97,26 @@ async def test_a_wrong_piece_is_not_written_and_what_is_right_before_it_is_kept(
     assert ingest.contiguous_bytes == PIECE_BYTES
     assert not {content_path(digest), about_path(digest)} & set(bucket.names())
     assert await second.content.about(digest) is None
+
+
+async def test_wrong_bytes_that_could_not_be_removed_are_not_removed_later(
+    replica: Replica, bucket: ShakyBucket
+) -> None:
+    """By then somebody may have written what is right."""
+    first, second = replica(), replica()
+    digest = await share(first, body_of(PIECE_BYTES))
+    obstore.put(bucket.memory, content_path(digest), bytes(PIECE_BYTES))
+    bucket.fails_to = {"delete"}
+    assert not (await fill(second, digest))[0]
+    await second.idle()
+    assert not second.is_up
+    bucket.fails_to = set()
+    obstore.put(bucket.memory, content_path(digest), body_of(PIECE_BYTES))
+    running = asyncio.ensure_future(second.run())
+    await until(lambda: second.is_up and not second.due)
+    await stop([running])
+
+    assert {content_path(digest), about_path(digest)} <= set(bucket.names())
 
 
 @pytest.mark.parametrize("size_bytes", [2 * PIECE_BYTES, 2 * PIECE_BYTES + 2])

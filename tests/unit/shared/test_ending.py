@@ -49,8 +49,9 @@ async def test_nothing_is_waited_for_that_the_bucket_does_not_take(
     await tier.reading.look()
 
     assert tier.due == 1
-    await tier.access.tell_noted()
-    assert tier.due == 0
+    running = asyncio.ensure_future(tier.run())
+    await until(lambda: not tier.due)
+    await stop([running])
 
 
 async def test_what_rests_after_a_failure_is_not_waited_for(

@@ -15,6 +15,7 @@ from regproxy.shared.tags import WORTH_S
 from regproxy.shared.tier import SharedTier
 from regproxy.store.records import TagKey, TagRecord
 from unit.shared.conftest import Replica, ShakyBucket
+from unit.shared.test_uploads_of_workers import stop, until
 
 KEY = TagKey("quay.io", "team/app", "1.4", ("application/vnd.oci.image.index.v1+json",))
 OTHER_KIND = TagKey("quay.io", "team/app", "1.4", ("application/vnd.oci.image.manifest.v1+json",))
@@ -132,6 +133,44 @@ async def test_what_was_asked_before_a_push_and_told_after_it_is_not_believed(
     assert await pushed.tags.all_of(KEY.registry, KEY.name, KEY.tag) == []
     async with pushed.tags.turn(KEY, None, LIFETIME_S) as turn:
         assert not turn.is_fresh
+
+
+async def test_what_was_learnt_while_the_bucket_took_nothing_is_told_when_it_does(
+    replica: Replica, bucket: ShakyBucket, clock: SimpleNamespace
+) -> None:
+    """Or others would ask the registry for what is in the bucket already."""
+    first, second = replica(), replica()
+    bucket.fails = True
+    async with first.tags.turn(KEY, None, LIFETIME_S):
+        first.tags.remember(KEY, record("new", clock.now_s))
+    await first.writing.look()
+    await told(first)
+    bucket.fails = False
+    running = asyncio.ensure_future(first.run())
+    await until(lambda: bool(bucket.names()) and first.is_up and not first.due)
+    await stop([running])
+
+    assert await second.tags.newer(KEY, None) == record("new", clock.now_s)
+
+
+async def test_a_push_that_the_bucket_did_not_hear_of_is_told_when_it_does(
+    replica: Replica, bucket: ShakyBucket, clock: SimpleNamespace
+) -> None:
+    """What was to be told before it is not: it is what the tag meant then."""
+    first, pushed = replica(), replica()
+    for key in (KEY, OTHER_KIND):
+        first.tags.remember(key, record("old", clock.now_s - 1))
+    await told(first)
+    bucket.fails = True
+    await pushed.writing.look()
+    pushed.tags.remember(KEY, record("before", clock.now_s))
+    assert not await pushed.tags.forget(KEY.registry, KEY.name, KEY.tag)
+    bucket.fails = False
+    running = asyncio.ensure_future(pushed.run())
+    await until(lambda: pushed.is_up and not pushed.due)
+    await stop([running])
+
+    assert [name for name in bucket.names() if name.startswith("tags/")] == []
 
 
 async def test_a_check_that_changed_nothing_is_told_now_and_then(
