@@ -1,6 +1,7 @@
 """The parent of the workers, with workers that do nothing."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ def test_a_worker_that_cannot_be_started_is_tried_again(
     wait_until(lambda: bool(started(tmp_path, 2)), "both workers")
     away = program.rename(tmp_path / "away")
     (victim,) = started(tmp_path, 2)
-    os.kill(victim, 9)
+    os.kill(victim, signal.SIGKILL)
     wait_until(lambda: "worker 2 cannot be started" in (tmp_path / "said").read_text(), "a start in vain")
     away.rename(program)
     wait_until(lambda: len(started(tmp_path, 2)) == 2, "the worker is there again")

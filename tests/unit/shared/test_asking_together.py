@@ -59,17 +59,22 @@ async def begun(bucket: ShakyBucket) -> None:
     await until(lambda: "get" in bucket.asked)
 
 
-@pytest.mark.usefixtures("knowing")
-async def test_who_comes_while_the_bucket_is_asked_waits_for_it(
-    replica: Replica, bucket: ShakyBucket, clock: SimpleNamespace, gate: asyncio.Event
-) -> None:
-    """All know then what it said, and it was asked once."""
-    tier = replica()
+@pytest.fixture
+def held_up(knowing: SharedTier, replica: Replica, bucket: ShakyBucket, gate: asyncio.Event) -> SharedTier:
+    """Return another replica, whose questions to the bucket wait for the gate."""
+    assert knowing.due == 0
     gate.clear()
     bucket.asked.clear()
-    first = asyncio.ensure_future(known(tier))
+    return replica()
+
+
+async def test_who_comes_while_the_bucket_is_asked_waits_for_it(
+    held_up: SharedTier, bucket: ShakyBucket, clock: SimpleNamespace, gate: asyncio.Event
+) -> None:
+    """All know then what it said, and it was asked once."""
+    first = asyncio.ensure_future(known(held_up))
     await begun(bucket)
-    others = [asyncio.ensure_future(known(tier)) for _ in range(3)]
+    others = [asyncio.ensure_future(known(held_up)) for _ in range(3)]
     await asyncio.sleep(0.05)
     gate.set()
 
@@ -79,17 +84,13 @@ async def test_who_comes_while_the_bucket_is_asked_waits_for_it(
     assert bucket.asked == ["get", "get"]
 
 
-@pytest.mark.usefixtures("knowing")
 async def test_who_gives_up_takes_nothing_from_the_others(
-    replica: Replica, bucket: ShakyBucket, gate: asyncio.Event
+    held_up: SharedTier, bucket: ShakyBucket, gate: asyncio.Event
 ) -> None:
     """A client that has asked first, and goes."""
-    tier = replica()
-    gate.clear()
-    bucket.asked.clear()
-    first = asyncio.ensure_future(known(tier))
+    first = asyncio.ensure_future(known(held_up))
     await begun(bucket)
-    other = asyncio.ensure_future(known(tier))
+    other = asyncio.ensure_future(known(held_up))
     await asyncio.sleep(0.05)
     first.cancel()
     await asyncio.sleep(0)
@@ -110,15 +111,11 @@ async def test_what_gave_no_answer_is_asked_again_at_once(replica: Replica, buck
     assert (await known(tier)).given == Given.TO_NOBODY
 
 
-@pytest.mark.usefixtures("knowing")
 async def test_a_challenge_is_asked_for_together_too(
-    replica: Replica, bucket: ShakyBucket, gate: asyncio.Event
+    held_up: SharedTier, bucket: ShakyBucket, gate: asyncio.Event
 ) -> None:
     """A client that comes second is not told that there is none."""
-    tier = replica()
-    gate.clear()
-    bucket.asked.clear()
-    answers = [asyncio.ensure_future(tier.access.challenge(QUAY)) for _ in range(3)]
+    answers = [asyncio.ensure_future(held_up.access.challenge(QUAY)) for _ in range(3)]
     await begun(bucket)
     gate.set()
 
