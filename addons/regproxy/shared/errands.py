@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from regproxy.shared.bucket import ConditionFailed
 from regproxy.shared.link import BucketDown
@@ -78,7 +79,7 @@ class Errands:
         if not self._is_up():
             return
         ready = (name for name in self._waiting if name not in self._running)
-        for name in list(ready)[: _AT_ONCE - len(self._running)]:
+        for name in list(islice(ready, _AT_ONCE - len(self._running))):
             task = asyncio.get_running_loop().create_task(self._run(name, self._waiting.pop(name)))
             self._running[name] = task
             task.add_done_callback(partial(self._ended, name))
