@@ -93,14 +93,14 @@ class SharedAccess:
         """Bring into the book, and return, who has a content that has come by way of the bucket. Raises StoreError."""
         try:
             paths = await self._records.below(holders_prefix(digest))
-            found = await asyncio.gather(*(self._records.read(path, HolderRecord.from_json) for path in paths))
+            found = await asyncio.gather(*map(self._read_holder, paths))
         except BucketDown:
             return []
-        holders = [each.record for each in found if each is not None and each.record is not None]
-        for record in holders:
+        holders = [(record, is_deleted) for record, is_deleted in found if record is not None]
+        for record, is_deleted in holders:
             await self._store.access.known(record.repository, NOBODY, digest)
-            self._bind(record, digest)
-        return [record.holder for record in holders]
+            self._bind(record, digest, is_deleted=is_deleted)
+        return [record.holder for record, _ in holders]
 
     async def is_held(self, digest: Digest) -> bool:
         """Whether it is known where a content has come from. Raises StoreError."""
@@ -131,7 +131,7 @@ class SharedAccess:
         path = holder_path(digest, repository)
         self._notes.remove(path)
         if self._told.get((repository, digest)) != given:
-            self._errands.add(path, lambda: self._write_holder(repository, digest, given))
+            self._errands.add(path, lambda: self._write_given(repository, digest))
 
     def unbound(self, repository: Repository, digest: Digest) -> None:
         """Tell the others that a repository has a content no more: their clients have to ask the registry again."""
@@ -155,39 +155,44 @@ class SharedAccess:
 
     async def write_holders(self, digest: Digest) -> None:
         """Write who has a content and who may read there, all that is known here. Raises BucketDown, StoreError."""
-        for repository, given in (await self._store.access.bindings(digest)).items():
-            await self._write_openness(repository)
-            await self._write_holder(repository, digest, given)
+        for repository in await self._store.access.bindings(digest):
+            await self.tell(repository, digest)
 
     async def tell(self, repository: Repository, digest: Digest) -> None:
         """Write now what is known here of a repository and a content. Raises BucketDown, StoreError."""
         await self._write_openness(repository)
-        given = (await self._store.access.bindings(digest)).get(repository, Given.NOWHERE)
-        await self._write_holder(repository, digest, given)
+        await self._write_given(repository, digest)
 
     async def _read_challenge(self, registry: Registry) -> str | None:
         found = await self._records.read(challenge_path(registry), str)
         return None if found is None else found.record
 
     async def _learn_openness(self, repository: Repository) -> None:
+        # Before the bucket is asked, which may be told meanwhile; and again, for what is learnt meanwhile.
+        noted = self._noted(repository)
         found = await self._records.read(repository_path(repository), RepositoryRecord.from_json)
         if found is None or found.record is None or found.record.repository != repository:
             return
-        own = self._own.get(repository, SharedOpenness()).merged(self._noted(repository))
+        own = self._own.get(repository, SharedOpenness()).merged(noted).merged(self._noted(repository))
         openness = found.record.openness.merged(own)
         now_s = time.time()
         self._store.access.adopt(repository, lambda own: openness.correct(own, now_s))
 
     async def _learn_holder(self, repository: Repository, digest: Digest) -> None:
-        found = await self._records.read(holder_path(digest, repository), HolderRecord.from_json)
-        if found is None or found.record is None or found.record.repository != repository:
-            return
-        self._bind(found.record, digest)
+        record, is_deleted = await self._read_holder(holder_path(digest, repository))
+        if record is not None and record.repository == repository:
+            self._bind(record, digest, is_deleted=is_deleted)
 
-    def _bind(self, record: HolderRecord, digest: Digest) -> None:
+    async def _read_holder(self, path: str) -> tuple[HolderRecord | None, bool]:
+        """Return the bucket's word, and whether a delete was noted before: the bucket may be told of it meanwhile."""
+        is_deleted = self._notes.text(path) is not None
+        found = await self._records.read(path, HolderRecord.from_json)
+        return None if found is None else found.record, is_deleted
+
+    def _bind(self, record: HolderRecord, digest: Digest, *, is_deleted: bool) -> None:
         """Bring a holder into the book, but not what this replica has seen deleted."""
-        key = record.repository, digest
-        is_deleted = self._told.get(key) == Given.NOWHERE or self._notes.text(holder_path(digest, record.repository))
+        key, path = (record.repository, digest), holder_path(digest, record.repository)
+        is_deleted |= self._told.get(key) == Given.NOWHERE or self._notes.text(path) is not None
         if record.given != Given.NOWHERE and not is_deleted:
             _keep(self._told, key, record.given)
             self._store.access.bind(*key, record.given)
@@ -236,7 +241,9 @@ class SharedAccess:
         await self._records.write(path, text)
         self._notes.remove(path, text)
 
-    async def _write_holder(self, repository: Repository, digest: Digest, given: int) -> None:
+    async def _write_given(self, repository: Repository, digest: Digest) -> None:
+        """Write what is known now: another worker may have passed on a delete."""
+        given = (await self._store.access.bindings(digest)).get(repository, Given.NOWHERE)
         if self._told.get((repository, digest)) == given or given == Given.NOWHERE:
             return
         await self._records.write(holder_path(digest, repository), HolderRecord(repository, given).to_json())

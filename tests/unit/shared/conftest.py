@@ -3,44 +3,20 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
-import obstore
 import pytest
 from obstore.store import MemoryStore
 
 from regproxy.policy.seal import Seal
 from regproxy.shared import access, lately, tags
-from regproxy.shared.bucket import Bucket, BucketError
 from regproxy.shared.tier import SharedTier
 from regproxy.store.content import Store
+from unit.shared.shaky_bucket import ShakyBucket
 
 type Replica = Callable[..., SharedTier]
 
 SEAL = Seal(b"a key of all replicas")
 ACCESS_TTL_S = 300.0
-
-
-class ShakyBucket(Bucket):
-    """A bucket that fails when a test wants it to, and tells what was asked of it."""
-
-    def __init__(self, memory: MemoryStore) -> None:
-        super().__init__(memory, memory)
-        self.memory = memory
-        self.fails = False
-        self.fails_to: set[str] = set()
-        self.asked: list[str] = []
-
-    def names(self) -> list[str]:
-        """Return what is in it."""
-        return sorted(entry["path"] for page in obstore.list(self.memory) for entry in page)
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in {"get", "put", "download", "upload", "delete", "names_below", "size_of"}:
-            self.asked.append(name)
-            if self.fails or name in self.fails_to:
-                raise BucketError("it answered 503")
-        return super().__getattribute__(name)
 
 
 @pytest.fixture

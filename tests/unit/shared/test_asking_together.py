@@ -12,7 +12,8 @@ from regproxy.policy.access import Given, Known, Repository
 from regproxy.policy.identities import NOBODY
 from regproxy.policy.openers import OpenedBy
 from regproxy.shared.tier import SharedTier
-from unit.shared.conftest import Replica, ShakyBucket
+from unit.shared.conftest import Replica
+from unit.shared.shaky_bucket import ShakyBucket
 from unit.shared.test_uploads_of_workers import until
 
 QUAY = Registry("quay.io", 443)

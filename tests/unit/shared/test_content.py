@@ -17,7 +17,8 @@ from regproxy.shared.paths import about_path, content_path
 from regproxy.shared.records import PIECE_BYTES
 from regproxy.shared.tier import SharedTier
 from regproxy.store.ingest import Ingest
-from unit.shared.conftest import Replica, ShakyBucket
+from unit.shared.conftest import Replica
+from unit.shared.shaky_bucket import ShakyBucket
 from unit.shared.test_uploads_of_workers import stop, until
 
 APP = Repository(Registry("quay.io", 443), "team/app")

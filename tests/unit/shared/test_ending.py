@@ -11,7 +11,8 @@ from regproxy.policy.access import Repository
 from regproxy.policy.openers import OpenedBy
 from regproxy.shared import uploads
 from regproxy.shared.bucket import BucketError
-from unit.shared.conftest import Replica, ShakyBucket
+from unit.shared.conftest import Replica
+from unit.shared.shaky_bucket import ShakyBucket
 from unit.shared.test_tags import KEY, LIFETIME_S, record
 from unit.shared.test_uploads_of_workers import stop, until
 

@@ -17,7 +17,8 @@ from regproxy.store.pins import Pin
 from regproxy.store.records import TagRecord
 from regproxy.store.sources import Source
 from regproxy.store.tag_history import history_from_json
-from unit.shared.conftest import SEAL, Replica, ShakyBucket
+from unit.shared.conftest import SEAL, Replica
+from unit.shared.shaky_bucket import ShakyBucket
 
 DIGEST = Digest.of(b"newer")
 REPOSITORY = Repository(Registry.parse("quay.io"), "team/app")

@@ -9,7 +9,8 @@ from regproxy.shared import probe as probes
 from regproxy.shared.bucket import Bucket, BucketError, StoredObject
 from regproxy.shared.paths import PROBE
 from regproxy.shared.probe import Probe
-from unit.shared.conftest import Replica, ShakyBucket
+from unit.shared.conftest import Replica
+from unit.shared.shaky_bucket import ShakyBucket
 
 
 def body_in(bucket: ShakyBucket) -> bytes:

@@ -10,7 +10,8 @@ from regproxy.policy.access import Given, Repository
 from regproxy.shared.paths import holder_path, tag_path
 from regproxy.shared.records import HolderRecord, TagState
 from regproxy.store.records import TagKey
-from unit.shared.conftest import SEAL, Replica, ShakyBucket
+from unit.shared.conftest import SEAL, Replica
+from unit.shared.shaky_bucket import ShakyBucket
 from unit.shared.test_tags import KEY, record
 
 MANY = 150

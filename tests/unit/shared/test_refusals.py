@@ -18,9 +18,10 @@ from regproxy.policy.seal import Seal
 from regproxy.shared import notes
 from regproxy.shared.bucket import Bucket, ConditionFailed
 from regproxy.shared.lately import ASKED_S
-from regproxy.shared.paths import repository_path
+from regproxy.shared.paths import holder_path, repository_path
 from regproxy.shared.tier import SharedTier
-from unit.shared.conftest import Replica, ShakyBucket
+from unit.shared.conftest import Replica
+from unit.shared.shaky_bucket import ShakyBucket
 from unit.shared.test_uploads_of_workers import stop, until
 from unit.store.crew.crew_of_stores import Member, crew_of_stores
 
@@ -84,6 +85,84 @@ async def test_a_refusal_outlives_the_process(opened_and_refused: Any, replica: 
 
     assert again.access.untold == 0
     assert await open_since_s(replica()) == NEVER_S
+
+
+@pytest.fixture
+def tells_late(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return what has a replica tell its notes while the bucket's answer for a path is on its way."""
+
+    def tell(path: str, tier: SharedTier) -> None:
+        get = ShakyBucket.get
+
+        async def late(self: ShakyBucket, asked: str) -> Any:
+            answer = await get(self, asked)
+            if asked == path:
+                monkeypatch.setattr(ShakyBucket, "get", get)
+                await tier.access.tell_noted()
+                assert tier.access.untold == 0
+            return answer
+
+        monkeypatch.setattr(ShakyBucket, "get", late)
+
+    return tell
+
+
+async def test_an_older_word_that_comes_when_the_refusal_was_told_does_not_count(
+    opened_and_refused: Any, tells_late: Any
+) -> None:
+    """The note is gone by then, and the word was right when the bucket gave it."""
+    again = await opened_and_refused("the bucket is away")
+    tells_late(repository_path(APP), again)
+
+    assert await open_since_s(again) == NEVER_S
+    assert again.access.untold == 0
+
+
+@pytest.mark.parametrize("ask", ["for one repository", "for all"])
+async def test_an_older_word_that_comes_when_the_delete_was_told_does_not_count(
+    opened_and_refused: Any, replica: Replica, bucket: ShakyBucket, tells_late: Any, ask: str
+) -> None:
+    """As with a refusal."""
+    again = await opened_and_refused("the process ends")
+    bucket.fails = True
+    again.store.access.unbind(APP, DIGEST)
+    await again.idle()
+    end(again)
+    bucket.fails = False
+    last = replica("one")
+    tells_late(holder_path(DIGEST, APP), last)
+    if ask == "for all":
+        await last.access.adopt_holders(DIGEST)
+
+    assert not await has(last)
+    assert last.access.untold == 0
+
+
+async def test_a_holder_that_waits_for_the_bucket_is_told_only_if_it_has_the_content_still(
+    tmp_path: Path,
+) -> None:
+    """Another worker has passed on a delete meanwhile, and has told it."""
+    bucket = ShakyBucket(MemoryStore())
+    with crew_of_stores(tmp_path, 2) as members:
+        waiting, deleting = [worker(member, bucket) for member in members]
+        bucket.fails = True
+        await waiting.writing.look()
+        await answered(waiting, let_in=True, at_s=1_000.0)
+        await deleting.store.access.known(APP, NOBODY, DIGEST)
+        deleting.store.access.unbind(APP, DIGEST)
+        await deleting.store.access.flush()
+        await deleting.idle()
+        bucket.fails = False
+        for tier in (deleting, waiting):
+            await tier.writing.look()
+            await tier.reading.look()
+            await tier.access.tell_noted()
+            running = asyncio.ensure_future(tier._errands.run())
+            await until(lambda tier=tier: not tier.due)
+            await stop([running])
+
+        assert not await has(worker(members[0], bucket))
+        assert b'"given": 0' in bytes(obstore.get(bucket.memory, holder_path(DIGEST, APP)).bytes())
 
 
 async def test_what_another_replica_was_told_later_counts(

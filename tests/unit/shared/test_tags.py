@@ -14,7 +14,8 @@ from regproxy.shared.bucket import ConditionFailed
 from regproxy.shared.tags import WORTH_S
 from regproxy.shared.tier import SharedTier
 from regproxy.store.records import TagKey, TagRecord
-from unit.shared.conftest import Replica, ShakyBucket
+from unit.shared.conftest import Replica
+from unit.shared.shaky_bucket import ShakyBucket
 from unit.shared.test_uploads_of_workers import stop, until
 
 KEY = TagKey("quay.io", "team/app", "1.4", ("application/vnd.oci.image.index.v1+json",))
