@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -378,3 +378,20 @@ def test_a_tag_is_revalidated_by_one_replica_in_its_time(lab: Lab, pair: Pair, b
         time.sleep(0.05)
 
     assert 1 <= log.count(path_contains="/manifests/moving") <= (time.monotonic() - began_s) / TAG_TIME_S + 1
+
+
+def test_a_bucket_that_is_not_there_yet_is_made(lab: Lab, pair: Pair, tmp_path: Path) -> None:
+    """By an engine that does so; what is pulled meanwhile is in it then."""
+    blob = Blob(lab, "shared/new-bucket", 100_000)
+    own = settings(pair.weed, pair.to_first)
+    own["STORE_URL"] = own["STORE_URL"].replace("s3://shared/", "s3://made-by-the-proxy/")
+    with lab.proxy(tmp_path / "proxy", own) as proxy:
+        assert ask(proxy, blob.target).body == blob.body
+        made = pair.weed.bucket("made-by-the-proxy")
+
+        def is_there() -> bool:
+            with suppress(FileNotFoundError):
+                return path("about", blob.digest) in names_in(made)
+            return False
+
+        wait_until(is_there)

@@ -14,8 +14,8 @@ from regproxy.store.errors import StoreError
 _logger = logging.getLogger(__name__)
 
 MOST = 2_000
-TRIES = 5
-"""A bucket that answers, and fails with the same errand so often, is not asked for it again."""
+TRIES = 2
+"""One finds out that the bucket fails, one comes after it. A failure stops all work with the bucket for a while."""
 
 _AT_ONCE = 4
 _LOOK_S = 1.0

@@ -174,6 +174,23 @@ async def test_a_push_that_the_bucket_did_not_hear_of_is_told_when_it_does(
     assert [name for name in bucket.names() if name.startswith("tags/")] == []
 
 
+async def test_what_waits_for_the_bucket_is_not_told_when_another_worker_has_forgotten_the_tag(
+    replica: Replica, bucket: ShakyBucket, clock: SimpleNamespace
+) -> None:
+    """Who pushed has told the bucket; nothing is there to tell it again."""
+    tier = replica()
+    bucket.fails = True
+    await tier.writing.look()
+    tier.tags.remember(KEY, record("before", clock.now_s))
+    tier.tags.hear_forgotten((KEY.registry, KEY.name, KEY.tag), clock.now_s)
+    bucket.fails = False
+    running = asyncio.ensure_future(tier.run())
+    await until(lambda: tier.is_up and not tier.due)
+    await stop([running])
+
+    assert [name for name in bucket.names() if name.startswith("tags/")] == []
+
+
 async def test_a_check_that_changed_nothing_is_told_now_and_then(
     replica: Replica, bucket: ShakyBucket, clock: SimpleNamespace
 ) -> None:
